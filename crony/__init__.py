@@ -1,0 +1,47 @@
+"""Crony: a distributed scheduled-job platform.
+
+`crony.enqueue(...)` asks for a run and gives a `crony.Run`, `crony.enqueue_many(...)` for many; `crony.app` is the
+Celery app behind `celery -A crony worker`. Importing this package costs next to nothing: all are loaded when used.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["Ask", "Run", "__version__", "app", "enqueue", "enqueue_many"]
+
+if TYPE_CHECKING:
+    from crony.celery import app
+    from crony.face import Ask, Run, enqueue, enqueue_many
+
+_HOMES = {
+    "app": "crony.celery",
+    "Ask": "crony.face",
+    "Run": "crony.face",
+    "enqueue": "crony.face",
+    "enqueue_many": "crony.face",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first asked for. Raises AttributeError for any other."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'crony' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)
+
+
+if "kombu" in sys.modules:  # a program that talks Kombu already: `etcd3://` must resolve in it
+    from crony import transport_etcd as transport_etcd

@@ -1,0 +1,411 @@
+"""What the leader knows: jobs, cursors, runs by place, nodes; built from one listing, kept by watches.
+
+Plain memory, owned by the decision loop alone: no locks, no I/O. Everything enters through `put` and `drop` with
+its etcd revision, whoever tells it first: the leader's own committed transaction or the watch. Older news about a
+key never undoes newer. It never judges; it only knows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from crony.beat.entries import Asked, JobEntry, NodeEntry, Presence, Queued, Waiting
+from crony.beat.load import Load
+from crony.domain.ids import parse_run_id, place_ident
+from crony.domain.node import NodeControl, NodeFacts
+from crony.domain.run import Claim, Done, Record, Request, UnknownRecord, Wait, WaitReason
+from crony.etcd.keys import Keys, decode
+from crony.lifecycle.settle import Position
+
+log = logging.getLogger("crony.beat")
+R = TypeVar("R", bound=Record)
+_CAREFUL = NodeControl(cordoned=True)
+"""How orders for a node that nobody can read are taken."""
+
+
+@dataclass(slots=True)
+class News:
+    """What changed and was not looked at yet; each duty takes its own part off."""
+
+    jobs: set[str] = field(default_factory=set)
+    waits: set[str] = field(default_factory=set)
+    inbox: bool = False
+    queues: bool = False
+    """A claim was released, or a node changed."""
+    outs: bool = False
+    dead: bool = False
+    doubt: bool = False
+    """A cursor moved that should not have: an unanswered transaction arrived late. List the runs anew."""
+
+
+class Book:
+    """The leader's memory of one shard."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys, self._root = keys, len(keys.root)
+        self._ignored = (keys.name(""), keys.alert(""), *(f"{keys.root}{kind}/" for kind in ("obj", "delayed", "pool")))
+        self.mods: dict[str, int] = {}
+        self.jobs: dict[str, JobEntry] = {}
+        self.requests: dict[str, Asked] = {}
+        self.waits: dict[str, Waiting] = {}
+        self.queued: dict[tuple[str, str], Queued] = {}
+        self.places: dict[str, tuple[str, str]] = {}
+        self.load = Load()
+        """Runs of each queue."""
+        self.accepted: dict[str, int] = {}
+        self.outs: dict[str, tuple[int, bytes]] = {}
+        """Outcome key -> (revision, value), until the loop hands them on."""
+        self.sessions: set[str] = set()
+        self.nodes: dict[str, NodeEntry] = {}
+        self.incarnations: dict[str, Presence] = {}
+        """Every incarnation seen, its end too, until the duty on lost nodes lets go of it."""
+        self.controls: dict[str, tuple[NodeControl, int]] = {}
+        self.orders: dict[str, set[str]] = {}
+        """Run -> keys of orders about it."""
+        self.dead: dict[str, tuple[int, bytes]] = {}
+        self.stopped = False
+        self.settled = Position()
+        self.fleet = 0
+        """Rises whenever the set of nodes, what they can do, or the stop switch changes."""
+        self.news = News()
+        self._live: dict[str, dict[str, int]] = {}
+        self._lines: dict[str, set[str]] = {}
+        """Job -> runs that wait for their turn."""
+        self._graves: dict[str, int] = {}
+        self._most_graves = 1000
+        self._claims: dict[tuple[str, str], tuple[Claim, int]] = {}
+
+    # -- questions -----------------------------------------------------------------------------
+
+    def seen(self, key: str) -> int:
+        """Last known revision of a key; 0: absent."""
+        return self.mods.get(key, 0)
+
+    def live(self, job: str) -> list[str]:
+        """Runs of a job that count for overlap: all live ones but those that wait for a moment their caller chose."""
+        return [run for run in self._live.get(job, ()) if not self._sleeps(run)]
+
+    def line(self, job: str) -> list[str]:
+        """Runs of a job that wait until another one has ended, first come first."""
+        return sorted(self._lines.get(job, ()), key=self._came)
+
+    def turn(self, job: str) -> str:
+        """The run whose turn it is: first in line, and nothing else of the job is alive; empty: nobody's."""
+        line = self._lines.get(job, set())
+        return "" if not line or any(run not in line for run in self.live(job)) else self.line(job)[0]
+
+    def is_live(self, run: str) -> bool:
+        """Whether a run waits, is queued, runs or is accepted."""
+        return run in self.waits or run in self.places or run in self.accepted
+
+    def requested(self, run: str) -> Asked | None:
+        """The request that a run still is."""
+        wanted = ("run", run)
+        found = (asked for asked in self.requests.values() if asked.request)
+        return next((each for each in found if each.request and (each.request.kind, each.request.run) == wanted), None)
+
+    def queue(self, queue: str) -> Iterator[Queued]:
+        """Messages of one queue."""
+        return (item for (name, _), item in self.queued.items() if name == queue)
+
+    def node_of(self, incarnation: str) -> str:
+        """Name of the registered node with this incarnation; empty when there is none."""
+        return next((name for name, node in self.nodes.items() if node.facts.incarnation == incarnation), "")
+
+    def _came(self, run: str) -> tuple[int, int, str]:
+        suffix = parse_run_id(run).suffix
+        return self.waits[run].seen, int(suffix) if suffix.isdecimal() else 0, run
+
+    def _sleeps(self, run: str) -> bool:
+        waiting = self.waits.get(run)
+        return waiting is not None and waiting.wait is not None and waiting.wait.reason == WaitReason.DELAY
+
+    # -- news ----------------------------------------------------------------------------------
+
+    def put(self, key: str, value: bytes, revision: int, born: int = 0) -> None:
+        """A key has this value since `revision`. `born`: its create revision, where known."""
+        if revision <= self.mods.get(key, 0) or revision <= self._graves.get(key, 0) or key.startswith(self._ignored):
+            return
+        self.mods[key] = revision
+        self._graves.pop(key, None)
+        try:
+            self._enter_key(key, value, revision, born)
+        except Exception:  # whoever may write to etcd must not be able to stop the leader
+            log.exception("the record %s cannot be taken in and is ignored", key)
+
+    def _enter_key(self, key: str, value: bytes, revision: int, born: int) -> None:
+        match key[self._root :].split("/"):
+            case ["job", job]:
+                self._job(job).sealed, self._job(job).seen = value, revision
+                self._edited(job)
+            case ["done", job]:
+                self._moved(job, _read(Done, value), revision)
+            case ["session", incarnation]:
+                self.sessions.add(incarnation)
+                self._fleet_changed()
+            case ["node", node]:
+                self._put_node(decode(node), value, revision)
+            case ["nodectl", node]:
+                self.controls[decode(node)] = (_orders(value), revision)
+                self._fleet_changed()
+            case ["cmd", _, run]:
+                self.orders.setdefault(run, set()).add(key)
+            case ["run", "in", ident]:
+                self._unblock(self.requests.get(ident))
+                self.requests[ident] = Asked(ident, value, revision, born or revision, _read(Request, value))
+                self.news.inbox = True
+            case ["run", "wait", run]:
+                self._enter(run, run not in self.waits)
+                self._unblock(self.waits.get(run))
+                self.waits[run] = Waiting(run, _read(Wait, value), revision)
+                self.news.waits.add(run)
+                self._stand(run)
+            case ["run", "q", queue, "m", place]:
+                self._put_message(decode(queue), place, value, revision)
+            case ["run", "q", queue, "c", place]:
+                self._put_claim((decode(queue), place), value, revision)
+            case ["run", "acc", run]:
+                self._enter(run, run not in self.accepted)
+                self.accepted[run] = revision
+            case ["run", "out", _, _]:
+                self.outs[key] = (revision, value)
+                self.news.outs = True
+            case ["dead", *_]:
+                self.dead[key] = (revision, value)
+                self.news.dead = True
+            case ["control"]:
+                self.stopped = _stopped(value)
+                self._fleet_changed()
+            case ["settled"]:
+                self.settled = _read(Position, value) or Position()
+
+    def drop(self, key: str, revision: int) -> None:
+        """A key was deleted at `revision`."""
+        if revision < self.mods.get(key, 0) or key.startswith(self._ignored):
+            return
+        known = self.mods.pop(key, None)
+        if revision > self._graves.get(key, 0):
+            self._graves[key] = revision
+        if known is None:
+            return
+        try:
+            self._leave_key(key)
+        except Exception:
+            log.exception("the deletion of %s cannot be taken in and is ignored", key)
+
+    def _leave_key(self, key: str) -> None:
+        match key[self._root :].split("/"):
+            case ["job", job]:
+                self._job(job).sealed, self._job(job).seen = b"", 0
+                self._edited(job)
+                self._tidy(job)
+            case ["done", job]:
+                self._job(job).done, self._job(job).done_seen = None, 0
+                self._tidy(job)
+            case ["session", incarnation]:
+                self.sessions.discard(incarnation)
+                self._fleet_changed()
+            case ["node", node]:
+                self.nodes.pop(decode(node), None)
+                self._fleet_changed()
+            case ["nodectl", node]:
+                self.controls.pop(decode(node), None)
+                self._fleet_changed()
+            case ["cmd", _, run]:
+                self.orders.get(run, set()).discard(key)
+                if not self.orders.get(run):
+                    self.orders.pop(run, None)
+            case ["run", "in", ident]:
+                self._unblock(self.requests.pop(ident, None))
+            case ["run", "wait", run]:
+                self._unblock(self.waits.pop(run, None))
+                self._stand(run)
+                self._leave(run)
+            case ["run", "q", queue, "m", place]:
+                if self.queued.pop((decode(queue), place), None) is not None:
+                    self.load.left(decode(queue))
+                run = place_ident(place)
+                if self.places.get(run) == (decode(queue), place):
+                    del self.places[run]
+                self._leave(run)
+            case ["run", "q", queue, "c", place]:
+                self._claims.pop((decode(queue), place), None)
+                item = self.queued.get((decode(queue), place))
+                if item is not None:
+                    item.claim, item.claim_seen = None, 0
+                    self.news.queues = True
+            case ["run", "acc", run]:
+                self.accepted.pop(run, None)
+                self._leave(run)
+            case ["run", "out", _, _]:
+                self.outs.pop(key, None)
+            case ["dead", *_]:
+                self.dead.pop(key, None)
+            case ["control"]:
+                self.stopped = False
+                self._fleet_changed()
+            case ["settled"]:
+                self.settled = Position()
+
+    def replace(self, start: str, end: str, pairs: Iterable[tuple[str, bytes, int, int]], revision: int) -> None:
+        """Everything in [start, end) as of `revision`, as (key, value, mod, create): what is not named is gone."""
+        there = set()
+        for key, value, mod, born in pairs:
+            there.add(key)
+            self.put(key, value, mod, born)
+        for key in [key for key in self.mods if start <= key < end and key not in there]:
+            self.drop(key, revision)
+
+    def forget(self, passed: Callable[[str], int]) -> None:
+        """`passed(key)`: older news about the key than that revision cannot come any more."""
+        if len(self._graves) > self._most_graves:
+            self._graves = {key: revision for key, revision in self._graves.items() if revision > passed(key)}
+            self._most_graves = max(1000, 2 * len(self._graves))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _job(self, job: str) -> JobEntry:
+        entry = self.jobs.get(job)
+        if entry is None:
+            entry = self.jobs[job] = JobEntry(job)
+        return entry
+
+    def _edited(self, job: str) -> None:
+        entry = self.jobs[job]
+        entry._live, entry.problem, entry.limbo, entry.warm = None, "", False, False
+        entry.refusals, entry.rest_until = 0, 0.0
+        self.news.jobs.add(job)
+        self.news.waits.update(self._lines.get(job, ()))
+
+    def _moved(self, job: str, done: Done | None, revision: int) -> None:
+        entry = self._job(job)
+        self.news.doubt |= entry.limbo and entry.done_seen != 0
+        entry.done, entry.done_seen, entry.limbo = done, revision, False
+        self.news.jobs.add(job)
+
+    def _tidy(self, job: str) -> None:
+        entry = self.jobs.get(job)
+        if entry is not None and not entry.seen and not entry.done_seen:
+            del self.jobs[job]
+
+    def _unblock(self, item: Asked | Waiting | None) -> None:
+        """The record changed, so an unanswered transaction about it can no longer happen, or has happened."""
+        if item is not None and item.blocks is not None:
+            item.blocks.busy = False
+            self.news.jobs.add(item.blocks.id)
+            item.blocks = None
+
+    def _enter(self, run: str, new: bool) -> None:
+        if new:
+            places = self._live.setdefault(_job_of(run), {})
+            places[run] = places.get(run, 0) + 1
+
+    def _leave(self, run: str) -> None:
+        job = _job_of(run)
+        places = self._live.get(job, {})
+        if places.get(run, 0) > 1:
+            places[run] -= 1
+        else:
+            places.pop(run, None)
+        if not places:
+            self._live.pop(job, None)
+        self._next_in(job)
+
+    def _stand(self, run: str) -> None:
+        """Note whether a run stands in line: its record is new, or gone."""
+        job, waiting = _job_of(run), self.waits.get(run)
+        if job and waiting is not None and waiting.wait is not None and waiting.wait.reason == WaitReason.OVERLAP:
+            self._lines.setdefault(job, set()).add(run)
+        elif run in self._lines.get(job, ()):
+            self._lines[job].discard(run)
+            self._next_in(job)
+            if not self._lines[job]:
+                del self._lines[job]
+
+    def _next_in(self, job: str) -> None:
+        """Something of the job went: have the first in line looked at."""
+        if self._lines.get(job):
+            self.news.waits.add(self.line(job)[0])
+
+    def _put_message(self, queue: str, place: str, value: bytes, revision: int) -> None:
+        run, where = place_ident(place), (queue, place)
+        self._enter(run, where not in self.queued)
+        if where not in self.queued:
+            self.load.came(run, queue)
+        claim, claim_seen = self._claims.get(where, (None, 0))
+        self.queued[where] = Queued(run, queue, place, value, revision, claim, claim_seen)
+        self.places[run] = where
+
+    def _put_claim(self, where: tuple[str, str], value: bytes, revision: int) -> None:
+        claim = _read(Claim, value)
+        if claim is None or not all(isinstance(text, str) for text in (claim.incarnation, claim.node)):
+            claim = Claim(incarnation="?")
+        self._claims[where] = (claim, revision)
+        item = self.queued.get(where)
+        if item is not None:
+            item.claim, item.claim_seen = claim, revision
+            if not claim.incarnation:
+                self.news.queues = True
+
+    def _put_node(self, node: str, value: bytes, revision: int) -> None:
+        facts = _read(NodeFacts, value)
+        if facts is None or not _sound(facts) or facts.name != node:
+            log.error("the record of node %s is not one and is ignored", node)
+            return
+        before = self.nodes.get(node)
+        self.nodes[node] = NodeEntry(facts, revision)
+        self.incarnations[facts.incarnation] = Presence(node, facts.draining)
+        if before is None or _ability(before.facts) != _ability(facts):
+            self._fleet_changed()
+
+    def _fleet_changed(self) -> None:
+        self.fleet += 1
+        self.news.inbox = self.news.queues = True
+
+
+def _ability(facts: NodeFacts) -> tuple[object, ...]:
+    return facts.incarnation, facts.queue, facts.weight, facts.capacity, facts.labels, facts.kinds, facts.draining
+
+
+def _sound(facts: NodeFacts) -> bool:
+    """Whether the parts that are computed with are what they should be: a node may write anything."""
+    return (
+        all(isinstance(text, str) for text in (facts.name, facts.incarnation, facts.queue, *facts.kinds))
+        and facts.queue == f"run.{facts.name}"
+        and type(facts.weight) is int
+        and type(facts.capacity) is int
+        and isinstance(facts.labels, dict)
+        and isinstance(facts.kinds, list)
+        and isinstance(facts.draining, bool)
+    )
+
+
+def _orders(value: bytes) -> NodeControl:
+    control = _read(NodeControl, value) or _CAREFUL
+    return control if control.weight is None or type(control.weight) is int else _CAREFUL
+
+
+def _job_of(run: str) -> str:
+    try:
+        return parse_run_id(run).job
+    except ValueError:
+        return ""
+
+
+def _stopped(value: bytes) -> bool:
+    try:
+        return bool(json.loads(value).get("stop", False))
+    except (ValueError, AttributeError):
+        return True
+
+
+def _read(kind: type[R], value: bytes) -> R | None:
+    """The record, or None when it is not one: whoever acts on it decides what that means."""
+    try:
+        return kind.read(value)
+    except UnknownRecord:
+        return None

@@ -1,0 +1,141 @@
+"""The leader's desk: writes envelopes, seals them for a node, and opens again what it (or another centre) sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+
+from crony.beat.router import Router
+from crony.domain import ids
+from crony.domain.job import Retry
+from crony.domain.livejob import LiveJob
+from crony.domain.run import Envelope, Request, Wait
+from crony.domain.signing import Sealer, Verifier
+from crony.lifecycle.end import PATIENCE
+from crony.lifecycle.move import Dispatch
+from crony.transport_etcd import message as wire
+
+TASK = "crony.run"
+"""The Celery task that runs every attempt."""
+EXPIRES = 24 * 3600.0
+"""Seconds an envelope stays good; messages that wait longer are sealed again."""
+
+
+class Desk:
+    """Drafts, seals and opens envelopes. `now` is etcd's wall clock."""
+
+    def __init__(self, sealer: Sealer, verifier: Verifier, router: Router, now: Callable[[], float]) -> None:
+        self._sealer, self._verifier, self._router, self._now = sealer, verifier, router, now
+        self._sequence = 0
+
+    def draft(self, live: LiveJob, run: str, *, trigger: str, at: float, fire_at: float | None = None) -> Envelope:
+        """The first attempt of a run of a published job; addressed to nobody yet."""
+        job = live.job
+        return Envelope(
+            run=run,
+            job=live.id,
+            name=live.name,
+            generation=live.generation,
+            revision=live.revision,
+            attempt=1,
+            queue="",
+            incarnation="",
+            trigger=trigger,
+            action=dict(job.action),
+            params=dict(job.params),
+            fire_at=fire_at,
+            requested_at=at,
+            timeout=job.timeout,
+            retry=job.retry.payload(),
+            priority=job.priority,
+            labels=dict(job.routing.labels),
+            node=job.routing.node,
+            exclude=list(job.routing.exclude),
+            strategy=job.routing.strategy,
+            key=job.routing.key,
+            overlap=job.overlap,
+        )
+
+    def draft_task(self, request: Request) -> Envelope:
+        """The first attempt of a Celery task run by name: its implicit job has no document."""
+        return Envelope(
+            run=request.run,
+            job=request.job,
+            name=request.name,
+            generation=0,
+            revision=0,
+            attempt=1,
+            queue="",
+            incarnation="",
+            trigger=request.trigger,
+            action={"kind": "python", "task": request.name.removeprefix("task:"), "args": [], "kwargs": {}},
+            requested_at=request.requested_at,
+            retry=Retry().payload(),
+            overlap="allow",
+        )
+
+    def override(self, envelope: Envelope, request: Request) -> Envelope:
+        """What the caller asked for this one run, over what the job says."""
+        changes: dict[str, object] = {"args": list(request.args), "idem": request.idem}
+        changes["params"] = {**envelope.params, **request.params}
+        if request.priority is not None:
+            changes["priority"] = min(max(int(request.priority), 0), 9)
+        if request.labels is not None:
+            changes["labels"] = dict(request.labels)
+        if request.timeout is not None:
+            changes["timeout"] = float(request.timeout)
+        if request.retries is not None:
+            changes["retry"] = {**envelope.retry, "max": int(request.retries)}
+        if request.requested_at:
+            changes["requested_at"] = request.requested_at
+        return replace(envelope, **changes)  # type: ignore[arg-type]
+
+    def address(self, envelope: Envelope, avoid: Collection[str] = ()) -> Dispatch | None:
+        """The attempt sealed for the best node, at its place in that node's queue; None: nobody fits."""
+        route = self._router.route(envelope, avoid)
+        if route is None:
+            return None
+        told = replace(
+            envelope,
+            queue=route.queue,
+            incarnation=route.incarnation,
+            why=route.why,
+            expires_at=self._now() + EXPIRES,
+        )
+        return Dispatch(told, ids.place(told.priority, self._next(), told.run), self._message(told))
+
+    def again(self, envelope: Envelope) -> bytes:
+        """The message of the same attempt for the same node, good for another while."""
+        return self._message(replace(envelope, expires_at=self._now() + EXPIRES))
+
+    def park(self, envelope: Envelope, reason: str, *, at: float, due_at: float = 0.0, detail: str = "") -> Wait:
+        """A run that has not had an attempt yet, as a waiting record."""
+        sealed = self._sealer.seal(replace(envelope, queue="", incarnation="").payload()).decode()
+        return Wait(envelope.run, sealed, envelope.attempt - 1, reason, at, due_at=due_at, detail=detail)
+
+    def open(self, sealed: str) -> Envelope:
+        """The envelope behind a seal of a trusted centre. Raises `BadSeal` or `UnknownRecord`."""
+        return Envelope.read(self._verifier.open(sealed))
+
+    def why_nobody(self, envelope: Envelope) -> str:
+        """Why `address` found nobody."""
+        return self._router.explain(envelope)
+
+    def _next(self) -> int:
+        """Microseconds by etcd's clock, strictly rising."""
+        self._sequence = max(self._sequence + 1, int(self._now() * 1_000_000))
+        return self._sequence
+
+    def _message(self, told: Envelope) -> bytes:
+        soft = hard = None
+        if told.action.get("kind") == "python":
+            # The runner keeps the timeout. A child that has an end to write waits for etcd as long as that may take.
+            soft, hard = told.timeout, told.timeout + PATIENCE
+        sealed = self._sealer.seal(told.payload()).decode()
+        ident = f"{told.run}:{told.attempt}"
+        return wire.task_message(TASK, ident, [sealed], {}, priority=told.priority, soft_limit=soft, hard_limit=hard)
+
+
+def allowed(task: str, imports: Iterable[str]) -> bool:
+    """Whether a Celery task may be run by name: it lies in one of the modules the platform names."""
+    return any(task.startswith(f"{module}.") for module in imports)

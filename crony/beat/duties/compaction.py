@@ -1,0 +1,61 @@
+"""Compaction: etcd keeps history of the last one to two minutes; and its room is watched (M1, M2, I11)."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from crony.beat.duty import Background
+from crony.beat.office import Holds
+from crony.etcd.client import Client
+from crony.etcd.errors import AuthFailed
+
+log = logging.getLogger("crony.beat")
+
+EVERY = 60.0
+QUOTA = 2 * 1024**3
+"""etcd's default, where a member does not tell its own (before 3.6)."""
+FULL = 0.70
+"""Share of the quota from which fires are held: ends and deletes must still have room."""
+
+
+class Compaction:
+    """Compacts, every minute, to the revision that was current a minute before that."""
+
+    def __init__(self, client: Client, holds: Holds) -> None:
+        self._client, self._holds = client, holds
+        self._before: tuple[float, int] | None = None
+        self.background = Background("compaction", EVERY / 4, self._work)
+
+    def _work(self) -> None:
+        try:
+            self._upkeep()
+        except AuthFailed as error:
+            raise AuthFailed(
+                "this etcd lets only the root role compact and see how full it is",
+                why=error.why,
+                hint="grant it to the centre's user, or start etcd with --auto-compaction-mode=periodic "
+                "--auto-compaction-retention=5m and watch its room with `crony doctor` as root",
+            ) from None
+
+    def _upkeep(self) -> None:
+        status = self._client.status()
+        self._watch_room(status.db_in_use, status.quota or QUOTA)
+        now = time.monotonic()
+        if self._before is None:
+            self._before = now, self._client.revision
+        elif now - self._before[0] >= EVERY:
+            if self._before[1] > 0:
+                self._client.compact(self._before[1])
+            self._before = now, self._client.revision
+
+    def _watch_room(self, used: int, quota: int) -> None:
+        share = used / quota
+        if share >= FULL:
+            self._holds.set(
+                "room",
+                f"etcd uses {share:.0%} of its space ({used / 2**20:.0f} of {quota / 2**20:.0f} MiB). Fires wait until "
+                "there is room; ends go on. Is the archive's database away?",
+            )
+        elif share < FULL - 0.05:
+            self._holds.clear("room")

@@ -1,0 +1,343 @@
+"""Firing: what is due becomes runs and skip records, exactly once (PROTOCOL transaction 5, P1 and P2).
+
+A heap holds the next due instant of each job. Jobs that are due now go first; those that fell behind catch up in
+what room is left (S6). A job whose decision fails is held with the reason, and the others go on (S11).
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from crony.beat import policy
+from crony.beat.commit import Step, Verdict
+from crony.beat.desk import Desk
+from crony.beat.duties.cancelling import make_room
+from crony.beat.entries import JobEntry
+from crony.beat.office import Office
+from crony.domain import ids
+from crony.domain.livejob import LiveJob
+from crony.domain.outcome import Outcome, SkipReason
+from crony.domain.run import Done, Request, Trigger, UnknownRecord, Wait, WaitReason
+from crony.domain.signing import BadSeal
+from crony.lifecycle.fire import fire
+from crony.lifecycle.move import Dispatch, Move
+from crony.lifecycle.note import note
+from crony.lifecycle.skip import skipped_fires
+
+log = logging.getLogger("crony.beat")
+
+PROMPT = 5.0
+"""Seconds: a fire decided within them is on time; later ones let others go first."""
+READING = 0.02
+"""Seconds of one round spent on documents not read before."""
+AHEAD = 30.0
+"""Seconds before its fire that a job's document is made ready, in idle moments: a crowd at midnight is prompt."""
+WARMING = 0.005
+"""Seconds of one round spent on that."""
+FAR = 900
+"""Seconds: a job not due within them keeps only its sealed text in memory."""
+IN_LINE = "its turn comes when what is under way has ended"
+
+
+class Trouble(Exception):
+    """A fault of the centre's own while it handed a run out: no reason to hold the job."""
+
+
+class Firing:
+    """The duty on schedules."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._heap: list[tuple[int, str]] = []
+        self._due: dict[str, int] = {}
+        self._late: deque[str] = deque()
+        self._unread: deque[str] = deque()
+        self._cold: list[tuple[float, str]] = []
+        self._unnoted: dict[str, int | None] = {}
+        """Jobs read for the first time, with their far next due instant: written down for the next leader."""
+        self._resting = False
+
+    @property
+    def behind(self) -> int:
+        """Jobs that have still to catch up."""
+        return len(self._late)
+
+    def work(self) -> float | None:
+        """Decide what is due; seconds until the next due instant."""
+        office = self._office
+        self._learn()
+        if office.holds or office.book.stopped:
+            return None
+        while office.committer.free(office.mono()):
+            steps = self._decide(office.wall())
+            if not steps:
+                break
+            office.committer.send("fire", steps, control_seen=office.book.seen(office.keys.control))
+        if self._unread or self._warm():
+            return 0.0
+        self._note_some()
+        if not office.committer.free(office.mono()):
+            return None
+        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        if self._resting:
+            return 0.02
+        return max(0.0, self._heap[0][0] - office.wall()) if self._heap else None
+
+    # -- which job is due when -----------------------------------------------------------------
+
+    def _learn(self) -> None:
+        """Take note of jobs and cursors that changed."""
+        book = self._office.book
+        for job in book.news.jobs:
+            entry = book.jobs.get(job)
+            self._due.pop(job, None)
+            if entry is None or entry.busy or not entry.seen or entry.done is None:
+                continue
+            if entry.done.due_seen == entry.seen and not entry.done.held:
+                self._plan(job, entry.done.due_at)
+            else:
+                self._unread.append(job)
+        book.news.jobs.clear()
+        until = self._office.mono() + READING
+        while self._unread and self._office.mono() < until:
+            entry = book.jobs.get(self._unread.popleft())
+            if entry is not None and not entry.busy and entry.seen and entry.done is not None:
+                self._read(entry, entry.done)
+
+    def _read(self, entry: JobEntry, done: Done) -> None:
+        """Work out a job's next due instant from its document."""
+        try:
+            live = entry.document(self._office.webs)
+            entry.problem = ""
+            if done.held and live.revision <= done.held_revision:
+                entry.problem = done.held
+                return
+            due = live.next_due(done.upto_at)
+            if not live.deleted and (due is None or due - self._office.wall() > FAR):
+                self._unnoted[entry.id] = due
+            self._plan(entry.id, due)
+        except (BadSeal, UnknownRecord) as error:
+            self._distrust(entry, error)
+        except Exception as error:
+            self._office.committer.send("note", [self._hold(entry, done, None, error)])
+
+    def _plan(self, job: str, due: int | None) -> None:
+        entry = self._office.book.jobs[job]
+        if due is None or due - self._office.wall() > FAR:
+            entry.shrink()
+        if due is not None:
+            self._due[job] = due
+            heapq.heappush(self._heap, (due, job))
+            if not entry.warm:
+                heapq.heappush(self._cold, (due - AHEAD, job))
+
+    def _note_some(self) -> None:
+        """In idle moments, write down when far jobs are due next (transaction 20)."""
+        office, steps = self._office, list[Step]()
+        if not self._unnoted or not office.committer.idle:
+            return
+        while self._unnoted and len(steps) < office.committer.limit("note"):
+            job, due = self._unnoted.popitem()
+            entry = office.book.jobs.get(job)
+            if entry is None or entry.busy or entry.limbo or entry.done is None or not entry.seen:
+                continue
+            if entry.done.due_seen == entry.seen or self._due.get(job) != due:
+                continue
+            done = replace(entry.done, due_at=due, due_seen=entry.seen)
+            move = note(office.keys, job, job_seen=entry.seen, done_seen=entry.done_seen, done=done)
+            steps.append(self._step(entry, move))
+        if steps:
+            office.committer.send("note", steps)
+
+    def _warm(self) -> bool:
+        """Make documents of jobs that are due soon ready; whether there are more."""
+        office = self._office
+        now, until = office.wall(), office.mono() + WARMING
+        while self._cold and self._cold[0][0] <= now:
+            entry = office.book.jobs.get(heapq.heappop(self._cold)[1])
+            if entry is None or entry.warm or not entry.seen or entry.id not in self._due:
+                continue
+            entry.warm = True
+            try:
+                _ = entry.document(office.webs).job
+            except Exception as error:
+                log.debug("job %s cannot be made ready: %s", entry.id, error)  # its decision will say so, once
+            if office.mono() >= until:
+                return True
+        return False
+
+    # -- what becomes of it --------------------------------------------------------------------
+
+    def _decide(self, now: float) -> list[Step]:
+        """Decisions for one transaction: jobs due now, then, if there is room, jobs that are behind."""
+        limit, steps = self._office.committer.limit("fire"), list[Step]()
+        mono = self._office.mono()
+        resting: list[tuple[int, str]] = []
+        while self._heap and self._heap[0][0] <= now and len(steps) < limit:
+            due, job = heapq.heappop(self._heap)
+            if self._due.get(job) != due:
+                continue
+            entry = self._office.book.jobs.get(job)
+            if entry is not None and entry.rest_until > mono:
+                resting.append((due, job))
+            elif now - due > PROMPT:
+                self._late.append(job)
+            else:
+                self._add(steps, job, now)
+        self._resting = bool(resting)
+        for item in resting:
+            heapq.heappush(self._heap, item)
+        while self._late and len(steps) < limit:
+            self._add(steps, self._late.popleft(), now)
+        return steps
+
+    def _add(self, steps: list[Step], job: str, now: float) -> None:
+        entry = self._office.book.jobs.get(job)
+        due = self._due.pop(job, None)
+        if entry is None or due is None or entry.busy or entry.done is None or not entry.seen:
+            return
+        try:
+            step = self._job(entry, entry.done, now)
+        except (BadSeal, UnknownRecord) as error:
+            self._distrust(entry, error)
+            return
+        except Trouble as error:
+            log.exception("job %s cannot be dispatched right now: %s", entry.id, error)
+            entry.rest_until = self._office.mono() + 5.0
+            self._plan(entry.id, due)
+            return
+        except Exception as error:
+            try:
+                step = self._hold(entry, entry.done, due, error)
+            except Exception as odd:  # its cursor makes no sense either: the others' steps must still be sent
+                self._distrust(entry, odd)
+                return
+        if step is not None:
+            steps.append(step)
+
+    def _job(self, entry: JobEntry, done: Done, now: float) -> Step | None:
+        """One decision over everything the job has due."""
+        office = self._office
+        live = entry.document(office.webs)
+        others = office.book.live(entry.id) if live.job.overlap != "allow" else []
+        busy, most = others[0] if others else "", policy.at_once(len(entry.sealed))
+        waiting = len(office.book.line(entry.id)) if others else 0
+        plan = policy.decide(live, done.upto_at, now, busy=busy, waiting=waiting, most=most)
+        if plan is None:
+            self._plan(entry.id, live.next_due(done.upto_at))
+            return None
+        try:
+            dispatches, waits = hand_out(office.desk, live, plan.fires, now)
+            waits += line_up(office.desk, live, plan.waits, now)
+        except Exception as error:
+            raise Trouble(str(error)) from error
+        backfill = None
+        if plan.rest:
+            rest = Request("backfill", job=live.id, name=live.name, generation=live.generation,
+                           trigger=Trigger.SCHEDULE.value, fires=list(plan.rest), requested_at=now)  # fmt: skip
+            backfill = ids.request_id(), rest
+        move = fire(
+            office.keys,
+            entry.id,
+            job_seen=entry.seen,
+            done_seen=entry.done_seen,
+            done=replace(
+                done,
+                upto_at=plan.upto,
+                fires=done.fires + len(plan.fires) + len(plan.waits) + len(plan.rest),
+                held="",
+                held_revision=0,
+                due_at=live.next_due(plan.upto),
+                due_seen=entry.seen,
+            ),
+            dispatches=dispatches,
+            waits=waits,
+            skips=[skip_record(live, skip, now) for skip in plan.skips],
+            backfill=backfill,
+        )
+        if plan.waits and live.job.overlap == "cancel_previous":
+            move = move.also(make_room(office, entry.id, now))
+        return self._step(entry, move, dispatches, sum(skip.count for skip in plan.skips))
+
+    def _step(self, entry: JobEntry, move: Move, dispatches: Sequence[Dispatch] = (), skipped: int = 0) -> Step:
+        entry.busy, seen = True, entry.done_seen
+        return Step(move, lambda verdict: self._settled(entry, verdict, seen, dispatches, skipped))
+
+    def _settled(
+        self, entry: JobEntry, verdict: Verdict, seen: int, dispatches: Sequence[Dispatch], skipped: int
+    ) -> None:
+        office = self._office
+        entry.busy = False
+        office.book.news.jobs.add(entry.id)
+        if verdict is Verdict.DONE:
+            entry.refusals, entry.limbo = 0, False
+            office.sent(dispatches)
+            office.counts["skipped"] += skipped
+        elif verdict is Verdict.LIMBO:
+            entry.limbo = entry.done_seen == seen
+            office.book.news.doubt |= not entry.limbo  # it has arrived just now
+        elif verdict is Verdict.REFUSED:
+            entry.refusals += 1
+            if entry.refusals >= 3:
+                entry.rest_until = office.mono() + min(1.0, 0.02 * 2 ** min(entry.refusals, 10))
+        elif verdict is Verdict.IMPOSSIBLE and entry.done is not None and not entry.done.held:
+            due = entry.document(office.webs).next_due(entry.done.upto_at)
+            office.committer.send("note", [self._hold(entry, entry.done, due, ValueError("its message is too large"))])
+
+    # -- jobs that cannot be decided -----------------------------------------------------------
+
+    def _hold(self, entry: JobEntry, done: Done, due: int | None, error: Exception) -> Step:
+        """Write down that the job does not fire and why; the instant that was due gets a record."""
+        reason = f"{type(error).__name__}: {error}"[:300]
+        log.error("job %s does not fire until it is edited: %s", entry.id, reason)
+        live = entry.document(self._office.webs)
+        skips = []
+        if due is not None and due > done.upto_at:
+            skipped = policy.Skipped(SkipReason.ERROR, due, due, 1, reason)
+            skips.append(skip_record(live, skipped, self._office.wall()))
+        held = replace(done, held=reason, held_revision=live.revision, upto_at=max(done.upto_at, due or 0), due_seen=0)
+        move = note(self._office.keys, entry.id, job_seen=entry.seen, done_seen=entry.done_seen, done=held, skips=skips)
+        entry.problem = reason
+        return self._step(entry, move, skipped=len(skips))
+
+    def _distrust(self, entry: JobEntry, error: Exception) -> None:
+        """The document is not one a web signed, or not for this version: it does not fire, and nothing is written."""
+        if entry.problem != str(error):
+            log.error("job %s is not acted on: %s", entry.id, error)
+            entry.problem = str(error)
+
+
+def hand_out(desk: Desk, live: LiveJob, instants: Iterable[int], now: float) -> tuple[list[Dispatch], list[Wait]]:
+    """The fires of a job, each for the best node, or waiting for one."""
+    dispatches: list[Dispatch] = []
+    waits: list[Wait] = []
+    for instant in instants:
+        run = ids.fire_run_id(live.id, live.generation, instant)
+        envelope = desk.draft(live, run, trigger=Trigger.SCHEDULE.value, at=now, fire_at=instant)
+        dispatch = desk.address(envelope)
+        if dispatch is not None:
+            dispatches.append(dispatch)
+        else:
+            why = desk.why_nobody(envelope)
+            waits.append(desk.park(envelope, WaitReason.NO_NODE.value, at=now, detail=why))
+    return dispatches, waits
+
+
+def line_up(desk: Desk, live: LiveJob, instants: Iterable[int], now: float) -> list[Wait]:
+    """The fires of a job that wait for their turn, in order."""
+    drafts = (
+        desk.draft(live, ids.fire_run_id(live.id, live.generation, instant), trigger=Trigger.SCHEDULE.value, at=now,
+                   fire_at=instant)
+        for instant in instants
+    )  # fmt: skip
+    return [desk.park(draft, WaitReason.OVERLAP.value, at=now, detail=IN_LINE) for draft in drafts]
+
+
+def skip_record(live: LiveJob, skip: policy.Skipped, now: float) -> Outcome:
+    """What is kept of instants that the policy lets pass."""
+    return skipped_fires(live, skip.reason, skip.detail, first=skip.first, last=skip.last, count=skip.count, at=now)

@@ -1,0 +1,366 @@
+"""The inbox: what people and programs ask of the leader becomes runs, waits, ends and orders (6 and 15; D5).
+
+In order of arrival. A request is taken off in the transaction that acts on it, so it acts once.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from crony.beat import policy
+from crony.beat.commit import Step, Verdict
+from crony.beat.desk import allowed
+from crony.beat.duties import cancelling
+from crony.beat.duties.firing import IN_LINE, hand_out, line_up, skip_record
+from crony.beat.entries import Asked, JobEntry, own_run
+from crony.beat.office import Office
+from crony.domain import ids
+from crony.domain.livejob import LiveJob
+from crony.domain.outcome import Kind, Outcome, SkipReason
+from crony.domain.run import Envelope, Request, Trigger, UnknownRecord, Wait, WaitReason
+from crony.domain.signing import BadSeal
+from crony.errors import CronyError
+from crony.lifecycle.admit import admit, set_aside
+from crony.lifecycle.cancel import drop
+from crony.lifecycle.end import outcome_of
+from crony.lifecycle.move import Dispatch, Move
+
+log = logging.getLogger("crony.beat")
+
+
+class Refused(Exception):
+    """The request cannot become a run, and why."""
+
+
+class Later(Exception):
+    """Not now: something about its job is under way."""
+
+
+class Inbox:
+    """The duty on requests."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._held = False
+
+    def work(self) -> float | None:
+        """Decide the requests there are."""
+        office = self._office
+        held = bool(office.holds) or office.book.stopped
+        office.book.news.inbox |= self._held and not held
+        self._held = held
+        if not office.book.news.inbox or not office.committer.free(office.mono()):
+            return None
+        office.book.news.inbox = False
+        steps: list[Step] = []
+        limit, waiting = office.committer.limit("admit"), False
+        put_off: set[str] = set()
+        """Jobs of which an earlier request waits a moment: later ones must not overtake it."""
+        for asked in office.book.requests.values():
+            if len(steps) >= limit:
+                office.book.news.inbox = True
+                break
+            if asked.busy:
+                continue
+            job = str(asked.request.job) if asked.request and asked.request.kind != "cancel" else ""
+            if asked.rest_until > office.mono() or job in put_off:
+                waiting = True
+                if asked.put_off and job:
+                    put_off.add(job)
+                continue
+            try:
+                asked.put_off = False
+                step = self._one(asked)
+            except (Later, cancelling.Busy):
+                asked.rest_until, asked.put_off, waiting = office.mono() + 0.02, True, True
+                if job:
+                    put_off.add(job)
+                continue
+            except Exception:
+                log.exception("request %s cannot be decided; it stays", asked.id)
+                asked.rest_until = office.mono() + 60.0
+                continue
+            if step is not None:
+                steps.append(step)
+        if waiting:
+            office.book.news.inbox = True
+        if steps:
+            office.committer.send("admit", steps, control_seen=office.book.seen(office.keys.control))
+        return 0.02 if waiting else None
+
+    def _one(self, asked: Asked) -> Step | None:
+        office, request = self._office, asked.request
+        if request is None:
+            log.error("request %s cannot be read and is set aside", asked.id)
+            return self._step(asked, set_aside(office.keys, asked.id, request_seen=asked.seen, value=asked.value))
+        if request.kind == "cancel":
+            return self._cancel(asked, request)
+        if self._held:
+            return None  # looked at again when that changes
+        try:
+            if asked.impossible and request.kind == "backfill":
+                return self._give_up(asked, request, SkipReason.ERROR, asked.impossible)
+            if asked.impossible:
+                raise Refused(asked.impossible)
+            if request.kind == "run":
+                return self._run(asked, request)
+            if request.kind == "backfill":
+                return self._backfill(asked, request)
+            raise Refused(f"a request of kind {request.kind!r} is not known")
+        except Later:
+            raise
+        except Refused as error:
+            return self._refuse(asked, request, str(error))
+        except (CronyError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            log.exception("request %s cannot be decided", asked.id)
+            return self._refuse(asked, request, f"{type(error).__name__}: {error}")
+
+    def _cancel(self, asked: Asked, request: Request) -> Step:
+        try:
+            found = cancelling.decide(self._office, asked, request)
+        except (CronyError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            log.error("the cancel %s makes no sense and is set aside: %s", asked.id, error)
+            move = set_aside(self._office.keys, asked.id, request_seen=asked.seen, value=asked.value)
+            return self._step(asked, move, count="refused")
+        return self._step(asked, found.move, count=found.counter)
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def _run(self, asked: Asked, request: Request) -> Step | None:
+        """A run by hand, by API or by a program."""
+        office = self._office
+        parts = own_run(request.run)
+        if parts.job != request.job or parts.fire is not None:
+            raise Refused("its run id is not one of a request")
+        if office.book.is_live(request.run):
+            return self._step(asked, drop(office.keys, asked.id, request_seen=asked.seen))
+        entry: JobEntry | None = None
+        if request.name.startswith("task:") and not request.generation:
+            envelope = self._task(request)
+        else:
+            entry, live = self._job(request.job)
+            envelope = office.desk.draft(live, request.run, trigger=request.trigger, at=office.wall())
+        envelope = office.desk.override(envelope, request)
+        owner = (entry.id, entry.seen) if entry is not None else None
+        now, delayed = office.wall(), float(request.not_before_at) > office.wall()
+        if delayed:
+            wait = office.desk.park(envelope, WaitReason.DELAY.value, at=now, due_at=float(request.not_before_at))
+            return self._step(asked, self._admit(asked, owner, wait=wait))
+        if entry is not None and envelope.overlap != "allow":
+            if self._taken(asked, entry):
+                raise Later
+            others = office.book.live(entry.id)
+            if others and policy.may_wait(live.job, len(office.book.line(entry.id))):
+                wait = office.desk.park(envelope, WaitReason.OVERLAP.value, at=now, detail=IN_LINE)
+                return self._step(asked, self._room(live, self._admit(asked, owner, wait=wait)), entry)
+            if others:
+                skip = _skipped(envelope, policy.in_the_way(live.job, others[0]), now)
+                return self._step(asked, self._admit(asked, owner, skip=skip), count="skipped")
+        dispatch = office.desk.address(envelope)
+        if dispatch is None:
+            why = office.desk.why_nobody(envelope)
+            wait = office.desk.park(envelope, WaitReason.NO_NODE.value, at=now, detail=why)
+            return self._step(asked, self._admit(asked, owner, wait=wait), entry)
+        return self._step(asked, self._admit(asked, owner, dispatch=dispatch), entry, [dispatch])
+
+    def _room(self, live: LiveJob, move: Move) -> Move:
+        """The move that lets a run wait for its turn; with `cancel_previous` those before it go."""
+        if live.job.overlap != "cancel_previous":
+            return move
+        return move.also(cancelling.make_room(self._office, live.id, self._office.wall()))
+
+    def _task(self, request: Request) -> Envelope:
+        task = request.name.removeprefix("task:")
+        if request.job != ids.task_job_id(task):
+            raise Refused("its job id is not the task's")
+        if not allowed(task, self._office.settings.imports):
+            raise Refused(f"the task {task} is not in a module that may be run by name (CRONY_IMPORTS of the centre)")
+        return self._office.desk.draft_task(request)
+
+    def _job(self, job: str) -> tuple[JobEntry, LiveJob]:
+        """A published job; asked of etcd when the book does not know it, because its watch may be a moment behind."""
+        office = self._office
+        entry = office.book.jobs.get(job)
+        if entry is None or not entry.seen:
+            try:
+                for key in (office.keys.job(job), office.keys.done(job)):
+                    found = office.client.get(key, timeout=0.5)
+                    if found is not None:
+                        office.book.put(found.key, found.value, found.mod, found.create)
+            except CronyError:
+                raise Later from None
+            entry = office.book.jobs.get(job)
+        if entry is None or not entry.seen:
+            raise Refused("there is no such job")
+        try:
+            live = entry.document(office.webs)
+        except (BadSeal, UnknownRecord) as error:
+            raise Refused(f"the job's document is not acted on: {error}") from None
+        if live.deleted:
+            raise Refused("the job is deleted")
+        return entry, live
+
+    def _admit(
+        self,
+        asked: Asked,
+        owner: tuple[str, int] | None,
+        *,
+        dispatch: Dispatch | None = None,
+        wait: Wait | None = None,
+        skip: Outcome | None = None,
+    ) -> Move:
+        return admit(
+            self._office.keys,
+            asked.id,
+            request_seen=asked.seen,
+            job=owner,
+            dispatches=[dispatch] if dispatch else (),
+            waits=[wait] if wait else (),
+            skips=[skip] if skip else (),
+        )
+
+    # -- the rest of a fire_all ----------------------------------------------------------------
+
+    def _backfill(self, asked: Asked, request: Request) -> Step | None:
+        """The next few fires of a backfill; one request, one step at a time."""
+        office, now = self._office, self._office.wall()
+        try:
+            entry, live = self._job(request.job)
+        except Refused as error:
+            return self._give_up(asked, request, SkipReason.DELETED, str(error))
+        fires = [int(instant) for instant in request.fires]
+        if not live.enabled:
+            return self._give_up(asked, request, SkipReason.PAUSED, "the job was paused before its turn")
+        most = policy.at_once(len(entry.sealed))
+        if live.job.overlap != "allow" and self._taken(asked, entry):
+            raise Later
+        others = office.book.live(entry.id) if live.job.overlap != "allow" else []
+        line = office.book.line(entry.id)
+        taken = policy.turns(live.job, fires, busy=bool(others), waiting=len(line), most=most)
+        over, rest = taken.over, list(taken.later)
+        dispatches, waits = hand_out(office.desk, live, taken.go, now)
+        waits += line_up(office.desk, live, taken.wait, now)
+        skips = []
+        if over:
+            words = policy.in_the_way(live.job, others[0] if others else f"the fire of {fires[0]}")
+            skipped = policy.Skipped(SkipReason.OVERLAP, over[0], over[-1], len(over), words)
+            skips.append(skip_record(live, skipped, now))
+        move = admit(
+            office.keys,
+            asked.id,
+            request_seen=asked.seen,
+            job=(entry.id, entry.seen),
+            dispatches=dispatches,
+            waits=waits,
+            skips=skips,
+            rest=replace(request, fires=rest) if rest else None,
+        )
+        return self._step(asked, self._room(live, move) if taken.wait else move, entry, dispatches)
+
+    def _give_up(self, asked: Asked, request: Request, reason: SkipReason, detail: str) -> Step:
+        """The fires that a backfill still had get their record."""
+        fires = [int(instant) for instant in request.fires]
+        skip = Outcome(
+            run=ids.fire_run_id(request.job, request.generation, fires[0]),
+            job=request.job,
+            name=request.name,
+            generation=request.generation,
+            revision=0,
+            attempt=0,
+            kind=Kind.SKIPPED.value,
+            final=True,
+            trigger=Trigger.SCHEDULE.value,
+            ended_at=self._office.wall(),
+            reason=reason.value,
+            detail=detail,
+            fire_at=fires[0],
+            to_at=fires[-1],
+            count=len(fires),
+        )
+        move = admit(
+            self._office.keys, asked.id, request_seen=asked.seen, job=self._office.owner(request.job), skips=[skip]
+        )
+        return self._step(asked, move, count="skipped")
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def _refuse(self, asked: Asked, request: Request, reason: str) -> Step:
+        """The request becomes an outcome that says why; one that names no run is set aside."""
+        office = self._office
+        log.warning("request %s is refused: %s", asked.id, reason)
+        try:
+            parts = own_run(request.run)
+            if parts.job != request.job or parts.fire is not None or office.book.is_live(request.run):
+                raise ValueError("not a run of its own")
+            end = Outcome(
+                run=request.run,
+                job=request.job,
+                name=str(request.name),
+                generation=parts.generation,
+                revision=0,
+                attempt=0,
+                kind=Kind.REFUSED.value,
+                final=True,
+                trigger=str(request.trigger),
+                ended_at=office.wall(),
+                reason=reason,
+                requested_at=float(request.requested_at),
+                params=request.params or None,
+                idem=str(request.idem),
+            )
+            move = admit(office.keys, asked.id, request_seen=asked.seen, job=office.owner(request.job), end=end)
+        except (ValueError, TypeError, AttributeError):
+            move = set_aside(office.keys, asked.id, request_seen=asked.seen, value=asked.value)
+        return self._step(asked, move, count="refused")
+
+    def _step(
+        self,
+        asked: Asked,
+        move: Move,
+        entry: JobEntry | None = None,
+        dispatches: list[Dispatch] | None = None,
+        *,
+        count: str = "",
+    ) -> Step:
+        """`entry`: a job of which nothing else may be decided meanwhile."""
+        asked.busy = True
+        exclusive = entry if entry is not None and self._exclusive(entry) else None
+        if exclusive is not None:
+            exclusive.busy = True
+
+        def settle(verdict: Verdict) -> None:
+            office = self._office
+            asked.busy = False
+            office.book.news.inbox = True
+            if verdict is Verdict.LIMBO and office.book.requests.get(asked.id) is asked:
+                asked.blocks = exclusive  # until the request is gone: the run may appear at any moment
+            if exclusive is not None and (verdict is Verdict.DONE or asked.blocks is None):
+                exclusive.busy, asked.blocks = False, None
+                office.book.news.jobs.add(exclusive.id)
+            if verdict is not Verdict.DONE:
+                hopeless = verdict is Verdict.IMPOSSIBLE
+                asked.rest_until = office.mono() + (60.0 if hopeless and asked.impossible else 0.02)
+                if hopeless:
+                    asked.impossible = "it is too large for one message"
+                return
+            office.sent(dispatches or ())
+            if count:
+                office.counts[count] += 1
+
+        return Step(move, settle)
+
+    def _taken(self, asked: Asked, entry: JobEntry) -> bool:
+        """Whether something else about the job is under way or in doubt."""
+        return entry.limbo or (entry.busy and asked.blocks is not entry)
+
+    def _exclusive(self, entry: JobEntry) -> bool:
+        return entry.document(self._office.webs).job.overlap != "allow"
+
+
+def _skipped(envelope: Envelope, detail: str, now: float) -> Outcome:
+    return replace(
+        outcome_of(envelope, Kind.SKIPPED, ended_at=now, fence=0, final=True, reason=SkipReason.OVERLAP.value),
+        attempt=0,
+        detail=detail,
+    )

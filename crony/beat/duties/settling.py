@@ -1,0 +1,109 @@
+"""Settling: outcomes have their consequences in revision order, then go to the archiver (transaction 16).
+
+The consequences, for now: a run that failed for good is an alert.
+"""
+
+from __future__ import annotations
+
+import logging
+from heapq import nsmallest
+
+from crony.beat.commit import Step, Verdict
+from crony.beat.duties.alerts import Undelivered
+from crony.beat.duties.archiver import Archiver, Item
+from crony.beat.duty import Background
+from crony.beat.office import Office
+from crony.domain.alert import Alert, not_kept
+from crony.domain.node import NodeFacts
+from crony.lifecycle.settle import Position, consequences, settle
+
+log = logging.getLogger("crony.beat")
+
+EVERY = 0.2
+NODES_EVERY = 10.0
+MOST = 1000
+"""Most outcomes of one settle: a leader that finds a mountain of them must go on firing meanwhile."""
+
+
+class Settling:
+    """The duty on `settled`."""
+
+    def __init__(
+        self, office: Office, archiver: Archiver, undelivered: Undelivered, delivery: Background, *, term: int
+    ) -> None:
+        self._office, self._archiver = office, archiver
+        self._undelivered, self._delivery, self._term = undelivered, delivery, term
+        self._not_kept = 0
+        """Alerts of this term that found no room."""
+        self._next = self._nodes_at = 0.0
+        self._busy = False
+        self.stream_revision = 0
+        """All news of runs up to this revision is in the book; beyond it an earlier outcome may still be missing."""
+
+    def work(self) -> float | None:
+        """Advance the position over the outcomes there are."""
+        office, mono = self._office, self._office.mono()
+        if mono >= self._nodes_at:
+            self._nodes_at = mono + NODES_EVERY
+            self._archiver.nodes = self._facts()
+        if not office.book.news.outs or self._busy:
+            return None
+        if mono < self._next:
+            return self._next - mono
+        if not office.committer.free(mono):
+            return None
+        self._next = mono + EVERY
+        office.book.news.outs = False
+        outs, settled = office.book.outs, office.book.settled
+        known = [(seen, key) for key, (seen, _) in outs.items() if seen <= self.stream_revision]
+        office.book.news.outs = len(known) < len(outs)
+        due = nsmallest(MOST, (each for each in known if not settled.covers(*each)))
+        if due:
+            found = consequences(office.keys, ((seen, key, outs[key][1]) for seen, key in due), settled)
+            if len(due) == MOST or not found.position.covers(*due[-1]):
+                office.book.news.outs, self._next = True, mono
+            self._send(found.position, list(found.alerts))
+        else:
+            self._hand_over()
+        return max(0.0, self._next - mono) if office.book.news.outs else None
+
+    def _send(self, position: Position, alerts: list[Alert]) -> None:
+        """Put the position and the alerts, as far as there is room; the others are counted in one of their own."""
+        office, room = self._office, self._undelivered.room
+        kept, more = alerts[:room], len(alerts[room:])
+        told = [*kept, not_kept(self._term, self._not_kept + more, office.wall())] if more else kept
+        self._busy = True
+        move = settle(office.keys, settled_seen=office.book.seen(office.keys.settled), position=position, alerts=told)
+
+        def settled(verdict: Verdict) -> None:
+            if verdict is Verdict.DONE and told:
+                self._undelivered.more(len(kept))
+                office.counts["alerts"] += len(kept)
+                if more and not self._not_kept:
+                    log.error("there is no room for more alerts, further ones are only counted: is the database away?")
+                self._not_kept += more
+                if more:
+                    office.counts["alerts_not_kept"] += more
+                self._delivery.nudge()
+            self._settled(verdict)
+
+        office.committer.send("settle", [Step(move, settled)])
+
+    def _settled(self, verdict: Verdict) -> None:
+        self._busy = False
+        if verdict is Verdict.DONE:
+            self._hand_over()
+        else:
+            self._office.book.news.outs = True
+
+    def _hand_over(self) -> None:
+        """What lies behind the position goes to the archiver, oldest first."""
+        book = self._office.book
+        behind = [Item(key, seen, value) for key, (seen, value) in book.outs.items() if book.settled.covers(seen, key)]
+        for item in behind:
+            del book.outs[item.key]
+        self._office.counts["settled"] += len(behind)
+        self._archiver.take(sorted(behind, key=lambda item: (item.seen, item.key)))
+
+    def _facts(self) -> list[NodeFacts]:
+        return [node.facts for node in self._office.book.nodes.values()]

@@ -1,0 +1,170 @@
+"""What the leader remembers of one thing each: a job, a request, a waiting run, a queued run, a node."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from crony.domain import ids
+from crony.domain.livejob import LiveJob
+from crony.domain.node import NodeFacts
+from crony.domain.run import Claim, Done, Request, Wait
+from crony.domain.signing import BadSeal, Verifier, peek
+from crony.transport_etcd import message as wire
+
+_RUN = re.compile(r"[0-9a-z]+\.[0-9]+\.[0-9a-z]+")
+
+
+def own_run(run: str) -> ids.RunId:
+    """The parts of a run id that a request names. Raises ValueError or TypeError unless it is one of ours to the last
+    character: it becomes part of keys, and whoever may write a request must not choose keys."""
+    if not _RUN.fullmatch(run):
+        raise ValueError(f"not a run id: {run!r}")
+    return ids.parse_run_id(run)
+
+
+@dataclass(slots=True, eq=False)
+class JobEntry:
+    """One published job with its cursor, and how far the leader got with it."""
+
+    id: str
+    sealed: bytes = b""
+    seen: int = 0
+    """Revision of the job key; 0: no document."""
+    done: Done | None = None
+    done_seen: int = 0
+    busy: bool = False
+    """A decision about it is on its way to etcd."""
+    limbo: bool = False
+    """An unanswered decision about it may still arrive: nothing else is decided before it is settled."""
+    rest_until: float = 0.0
+    """Monotonic; after a refused decision it waits a moment."""
+    refusals: int = 0
+    problem: str = ""
+    """Why its document cannot be used; empty: it can."""
+    warm: bool = False
+    """Its document is ready, or was found not to be."""
+    _live: LiveJob | None = None
+
+    def document(self, verifier: Verifier) -> LiveJob:
+        """Its verified document, parsed once. Raises `CronyError` when it is not signed by a web for this very job, or
+        not readable: a genuine document of one job, copied under another, is nobody's."""
+        if self._live is None:
+            live = LiveJob.read(verifier.open(self.sealed))
+            if live.id != self.id:
+                raise BadSeal("the document is of another job", why=str(live.id))
+            self._live = live
+        return self._live
+
+    def shrink(self) -> None:
+        """Keep the sealed text only. A tombstone stays: it is small, and pruning asks for it."""
+        if self._live is not None and not self._live.deleted:
+            self._live, self.warm = None, False
+
+    @property
+    def known(self) -> LiveJob | None:
+        """Its document, if it was read already."""
+        return self._live
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A request in the inbox."""
+
+    id: str
+    value: bytes
+    seen: int
+    born: int
+    request: Request | None
+    busy: bool = False
+    impossible: str = ""
+    """Why it can never become a run; found out when it was tried."""
+    blocks: JobEntry | None = None
+    """An unanswered admission of it may still arrive: the job of which nothing else is decided until then."""
+    rest_until: float = 0.0
+    put_off: bool = False
+    """It rests because something about its job is under way, not because of itself."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A run in `run/wait/`."""
+
+    run: str
+    wait: Wait | None
+    seen: int
+    known_at: float = 0.0
+    """Monotonic: when this leader first saw it."""
+    due_at: float | None = None
+    """Wall clock: not before; None: not worked out yet."""
+    stuck: int = -1
+    """State of the fleet for which no node fitted; looked at again when it changes."""
+    impossible: str = ""
+    """Why it can never go on; found out when it was tried."""
+    busy: bool = False
+    blocks: JobEntry | None = None
+    """As for a request: its unanswered release may still arrive."""
+    rest_until: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Queued:
+    """A run in a queue, with the claim beside it."""
+
+    run: str
+    queue: str
+    place: str
+    value: bytes
+    seen: int
+    claim: Claim | None = None
+    claim_seen: int = 0
+    busy: bool = False
+    rest_until: float = 0.0
+    _envelope: str | None = None
+    _target: str | None = None
+
+    @property
+    def holder(self) -> str:
+        """Incarnation that holds it; empty when nobody does."""
+        return self.claim.incarnation if self.claim else ""
+
+    @property
+    def sealed(self) -> str:
+        """The sealed envelope it carries; empty when the message cannot be read."""
+        if self._envelope is None:
+            try:
+                self._envelope = str(json.loads(wire.decode(self.value)["body"])[0][0])
+            except (wire.Undecodable, ValueError, LookupError, TypeError, RecursionError):
+                self._envelope = ""
+        return self._envelope
+
+    @property
+    def target(self) -> str:
+        """Incarnation it was sent to, as written (not verified); empty when the message cannot be read."""
+        if self._target is None:
+            try:
+                self._target = str(peek(self.sealed)["incarnation"])
+            except (ValueError, LookupError, TypeError, RecursionError):
+                self._target = ""
+        return self._target
+
+    def sent_to(self, incarnation: str) -> None:
+        """Spare the reading: the leader itself sent it there."""
+        self._target = incarnation
+
+
+@dataclass(slots=True, eq=False)
+class NodeEntry:
+    """A registered node."""
+
+    facts: NodeFacts
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What was last known of an incarnation: its node's name, and whether it was being stopped."""
+
+    node: str
+    draining: bool

@@ -1,0 +1,85 @@
+"""What the duties of one leader share: settings, clock, memory, desk, committer, holds, counters."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from crony.beat.book import Book
+from crony.beat.commit import Committer
+from crony.beat.desk import Desk
+from crony.clock import Clock
+from crony.domain.signing import Verifier
+from crony.etcd.client import Client
+from crony.etcd.keys import Keys
+from crony.lifecycle.move import Dispatch
+from crony.settings import Settings
+
+log = logging.getLogger("crony.beat")
+
+
+class Holds:
+    """Reasons not to dispatch right now; each is said once when it comes and once when it goes."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    def set(self, name: str, sentence: str) -> None:
+        """Hold: `sentence` says what, why, and what to try."""
+        if name not in self._reasons:
+            log.warning("dispatch is held: %s", sentence)
+        self._reasons = {**self._reasons, name: sentence}
+
+    def clear(self, name: str) -> None:
+        """That reason is gone."""
+        if name in self._reasons:
+            self._reasons = {key: value for key, value in self._reasons.items() if key != name}
+            log.warning("dispatch is no longer held because of: %s", name)
+
+    def __bool__(self) -> bool:
+        return bool(self._reasons)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Name -> sentence."""
+        return dict(self._reasons)
+
+
+@dataclass
+class Office:
+    """One leader's things. The decision loop owns `book`, `desk` and `committer`."""
+
+    settings: Settings
+    clock: Clock
+    client: Client
+    keys: Keys
+    book: Book
+    desk: Desk
+    committer: Committer
+    webs: Verifier
+    """Opens job documents."""
+    holds: Holds = field(default_factory=Holds)
+    counts: Counter[str] = field(default_factory=Counter)
+    """What happened in this term, by name."""
+
+    def wall(self) -> float:
+        """Whether something is due."""
+        return self.clock.wall()
+
+    def mono(self) -> float:
+        """How long something took."""
+        return self.clock.monotonic()
+
+    def sent(self, dispatches: Iterable[Dispatch]) -> None:
+        """These messages are in their queues."""
+        for dispatch in dispatches:
+            item = self.book.queued.get((dispatch.envelope.queue, dispatch.place))
+            if item is not None:
+                item.sent_to(dispatch.envelope.incarnation)
+            self.counts["dispatched"] += 1
+
+    def owner(self, job: str) -> tuple[str, int]:
+        """A published job's (id, revision of its key as known), for a move's compare."""
+        return job, self.book.seen(self.keys.job(job))

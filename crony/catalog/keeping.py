@@ -1,0 +1,46 @@
+"""Which calendars schedules keep to: names checked, days filled in, where a job is not read from etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from crony.domain.calendar import Calendar
+from crony.domain.job import Job, parse
+from crony.domain.schedule import Schedule
+from crony.errors import Invalid
+
+Lookup = Callable[[Iterable[str]], Mapping[str, Calendar]]
+"""Names of calendars to those there are."""
+
+
+def names_of(schedules: Iterable[Schedule]) -> tuple[str, ...]:
+    """Names of the calendars that schedules keep to, each once."""
+    names = [name for schedule in schedules if schedule.calendars for name in schedule.calendars.names]
+    return tuple(dict.fromkeys(names))
+
+
+def check_calendars(schedules: Sequence[Schedule], known: Mapping[str, Calendar], *, many: bool) -> None:
+    """Refuse calendars that are not there, and days where a name belongs. Raises `Invalid` naming the field."""
+    for index, schedule in enumerate(schedules):
+        if schedule.calendars is None:
+            continue
+        field = f"schedule[{index}].calendars" if many else "schedule.calendars"
+        if schedule.calendars.is_filled:
+            raise Invalid(field, "holds the days of a calendar", hint="save the calendar and write its name")
+        for name in schedule.calendars.names:
+            if name not in known:
+                raise Invalid(field, f"names {name}, which there is not", hint="save that calendar first")
+
+
+def check_size(job: Job, known: Mapping[str, Calendar]) -> None:
+    """Refuse a job that would be too large to be published with its days. Raises `Invalid`, as `parse` does."""
+    if names_of(job.schedules):
+        parse(job.filled(known).document())
+
+
+def due_schedules(job: Job, ident: str, known: Mapping[str, Calendar]) -> tuple[Schedule, ...]:
+    """The schedules of a saved job as a centre has them; none when a calendar is missing."""
+    try:
+        return tuple(schedule.filled(known).resolved(ident) for schedule in job.schedules)
+    except KeyError:
+        return ()

@@ -1,0 +1,1 @@
+"""The `crony` command: one file per noun, loaded when asked for."""

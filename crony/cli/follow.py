@@ -1,0 +1,88 @@
+"""Waiting for a run, and reading what it prints while it prints it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from crony.cli import show
+from crony.cli.api import Api, segment
+from crony.errors import Invalid, TimedOut, Unavailable
+
+UNSUCCESSFUL = 6
+"""Exit code: the run ended, and not well."""
+
+
+def wait_for(api: Api, run: str, *, patience: float | None = None) -> dict[str, Any]:
+    """The run once it has ended. Asks more seldom as time passes (0.1 s to 2 s) and bears a server that restarts.
+    Raises `TimedOut` after `patience` seconds."""
+    if patience is not None and not 0 <= patience <= 10**9:
+        raise Invalid("--timeout", "must be a number of seconds, 0 or more")
+    until = None if patience is None else time.monotonic() + patience
+    pause, away = 0.1, 0
+    state = "unknown"
+    while True:
+        try:
+            found: dict[str, Any] = api.get(f"runs/{segment(run)}")
+            away, state = 0, found["state"]
+            if state == "ended":
+                return found
+        except Unavailable:
+            away += 1
+            if away > 5:
+                raise
+        left = None if until is None else until - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimedOut(f"run {run} has not ended after {patience:g} s (it is {state})", hint="it goes on by itself")
+        time.sleep(pause if left is None else min(pause, left))
+        pause = min(pause * 1.3, 2.0)
+
+
+def follow_run(api: Api, run: str, *, form: str, patience: float | None = None) -> int:
+    """Wait for a run and say how it ended; the exit code."""
+    try:
+        found = wait_for(api, run, patience=patience)
+    except KeyboardInterrupt:
+        show.hint(f"stopped waiting; the run goes on: crony run wait {run}")
+        return 130
+    if form == "json":
+        show.data(found)
+    else:
+        click.echo(f"{found['id']}  {show.colour(show.plain(found['outcome']))}")
+        if found.get("reason"):
+            show.hint(f"  {show.plain(found['reason'])}")
+    return 0 if found["outcome"] == "succeeded" else UNSUCCESSFUL
+
+
+def copy_output(api: Api, run: str, *, attempt: int | None, follow: bool, raw: bool) -> None:
+    """Write what an attempt printed to standard output; with `follow`, until the attempt's output is complete."""
+    offset, pause = 0, 0.1
+    while True:
+        body, headers = api.text(f"runs/{segment(run)}/output", attempt=attempt, offset=offset)
+        following = int(headers.get("X-Next-Offset") or offset + len(body))
+        state = headers.get("X-Output-State", "complete")
+        if body:
+            _write(body, raw=raw)
+            pause = 0.1
+        if state == "truncated" and following == offset:
+            show.hint("(the output is longer than is kept; the rest is missing)")
+        if following == offset and (state != "open" or not follow):
+            return
+        if following == offset:
+            time.sleep(pause)
+            pause = min(pause * 1.3, 2.0)
+        offset = following
+
+
+def _write(body: bytes, *, raw: bool) -> None:
+    """Bytes as they are into a pipe or file; at a terminal, escape sequences other than colours are only shown."""
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is not None and (raw or not sys.stdout.isatty()):
+        sys.stdout.flush()
+        binary.write(body)
+        binary.flush()
+        return
+    click.echo(show.harmless(body.decode("utf-8", "replace")), nl=False)

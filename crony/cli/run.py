@@ -1,0 +1,155 @@
+"""`crony run …`: executions of jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from crony.cli import show
+from crony.cli.api import Api, api_option, items, segment
+from crony.cli.follow import copy_output, follow_run
+from crony.cli.show import output_option
+
+
+@click.group()
+def run() -> None:
+    """Runs: list, get, output, wait, cancel."""
+
+
+@run.command("list")
+@click.option("--job", metavar="NAME", help="Only of this job.")
+@click.option("--state", metavar="STATE", help="requested, waiting, queued, running or ended.")
+@click.option("--outcome", metavar="OUTCOME", help="succeeded, failed, timed_out, cancelled, lost or refused.")
+@click.option("--node", metavar="NODE", help="Only on this node.")
+@click.option("--trigger", metavar="TRIGGER", help="schedule, manual, api or enqueue.")
+@click.option("--since", metavar="TIME", help="Not before (RFC 3339 with offset).")
+@click.option("--until", metavar="TIME", help="Before (RFC 3339 with offset).")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
+@api_option
+@output_option
+def list_(limit: int, api: Api, form: str, **filters: Any) -> None:
+    """List runs, newest first."""
+    found = items(api, "runs", limit=limit, form=form, **filters)
+    if found is not None:
+        show.table(
+            ("RUN", "JOB", "STATE", "STARTED", "TOOK", "ATTEMPT", "NODE", "REASON"),
+            [
+                (
+                    row["id"],
+                    row.get("job_name"),
+                    row.get("outcome") or row["state"],
+                    show.moment(row.get("started_at") or row.get("requested_at")),
+                    show.span(_took(row)),
+                    row.get("attempt"),
+                    row.get("node"),
+                    _short(row.get("reason")),
+                )
+                for row in found
+            ],
+            empty="no runs",
+        )
+
+
+@run.command()
+@click.argument("ident", metavar="RUN")
+@api_option
+@output_option
+def get(ident: str, api: Api, form: str) -> None:
+    """Show one run: how it stands, why it runs where it runs, its attempts."""
+    found = api.get(f"runs/{segment(ident)}")
+    if form == "json":
+        return show.data(found)
+    show.facts(
+        [
+            ("run", found["id"]),
+            ("job", found.get("job_name")),
+            ("state", found["state"]),
+            ("outcome", found.get("outcome")),
+            ("reason", found.get("reason")),
+            ("trigger", found.get("trigger")),
+            ("due", found.get("fire_at") and show.moment(found["fire_at"])),
+            ("started", found.get("started_at") and show.moment(found["started_at"])),
+            ("ended", found.get("ended_at") and show.moment(found["ended_at"])),
+            ("took", _took(found) is not None and show.span(_took(found))),
+            ("node", found.get("node")),
+            *_route(found),
+            ("result", found.get("result")),
+        ]
+    )
+    if found.get("attempts"):
+        click.echo()
+        show.table(
+            ("ATTEMPT", "OUTCOME", "CODE", "NODE", "STARTED", "TOOK", "REASON"),
+            [
+                (
+                    row["n"],
+                    row.get("outcome") or "running",
+                    row.get("code"),
+                    row.get("node"),
+                    show.moment(row.get("started_at")),
+                    show.span(_took(row)),
+                    _short(row.get("reason")),
+                )
+                for row in found["attempts"]
+            ],
+        )
+
+
+@run.command()
+@click.argument("ident", metavar="RUN")
+@click.option("--attempt", type=click.IntRange(1), help="Of this attempt (default: the last one).")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the attempt has ended.")
+@click.option("--raw", is_flag=True, help="At a terminal too, pass every byte on as it is.")
+@api_option
+def output(ident: str, attempt: int | None, follow: bool, raw: bool, api: Api) -> int:
+    """Print what a run printed."""
+    try:
+        copy_output(api, ident, attempt=attempt, follow=follow, raw=raw)
+    except KeyboardInterrupt:
+        show.hint("stopped following; the run goes on")
+        return 130
+    return 0
+
+
+@run.command()
+@click.argument("ident", metavar="RUN")
+@click.option("--timeout", "patience", type=float, metavar="SECONDS", help="At most this long (exit code 7).")
+@api_option
+@output_option
+def wait(ident: str, patience: float | None, api: Api, form: str) -> int:
+    """Wait until a run has ended; exit code 6 unless it succeeded."""
+    return follow_run(api, ident, form=form, patience=patience)
+
+
+@run.command()
+@click.argument("idents", nargs=-1, required=True, metavar="RUN...")
+@api_option
+def cancel(idents: tuple[str, ...], api: Api) -> None:
+    """Cancel runs. A running one is stopped by its node."""
+    for ident in idents:
+        api.call("POST", f"runs/{segment(ident)}:cancel", body={})
+        click.echo(f"asked to cancel {show.plain(ident)}")
+
+
+def _route(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """How its node was chosen, and why each other one was not."""
+    route = found.get("route")
+    if not route:
+        return [("why there", found.get("why"))]
+    passed = [("passed over", f"{', '.join(each['nodes'])}: {each['reason']}") for each in route["passed_over"]]
+    more = [("passed over", f"{route['more']} more")] if route["more"] else []
+    return [("why there", route["why"]), ("strategy", route["strategy"]), *passed, *more]
+
+
+def _took(row: dict[str, Any]) -> float | None:
+    from datetime import datetime
+
+    if not row.get("started_at") or not row.get("ended_at"):
+        return None
+    return (datetime.fromisoformat(row["ended_at"]) - datetime.fromisoformat(row["started_at"])).total_seconds()
+
+
+def _short(text: object) -> str:
+    line = show.plain(text)
+    return line if len(line) <= 60 else line[:59] + "…"

@@ -1,0 +1,1 @@
+"""`crony dev`: the whole of Crony on one machine, in one command."""

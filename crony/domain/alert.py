@@ -1,0 +1,189 @@
+"""An alert: something a person must know. It lies in etcd until the database has it, so that it is never lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from crony.domain.outcome import Kind
+from crony.domain.run import Record, UnknownRecord
+
+MOST_UNDELIVERED = 10_000
+"""Most alerts kept in etcd for a database that is away; further ones are counted in one alert of their own."""
+ID_LIMIT = 160
+"""Most characters of an alert id: the longest run id and its kind fit."""
+
+BAD = frozenset({Kind.FAILED, Kind.TIMED_OUT, Kind.LOST, Kind.UNKNOWN, Kind.REFUSED})
+"""Outcomes that, when nothing follows them, are a failure. Skipped and cancelled ones are not."""
+_KIND = re.compile(rb'"kind":"([a-z_]*)"')
+
+
+class AlertKind(StrEnum):
+    """What an alert is about."""
+
+    RUN_FAILED = "run_failed"
+    NODE_LOST = "node_lost"
+    LEADER_CHANGED = "leader_changed"
+    QUEUE_AGE = "queue_age"  # a run that could begin, and that nobody has begun for long
+    NOT_KEPT = "not_kept"  # more alerts than etcd keeps for a database that is away; `times` says how many
+    UNREADABLE = "unreadable"  # an alert that this version cannot read; `reason` holds its text
+
+
+@dataclass(frozen=True, slots=True)
+class Alert(Record):
+    """`alert/<id>`. The id follows from what happened, so that telling it again is the same alert."""
+
+    id: str
+    kind: str
+    at: float
+    """When it happened, epoch seconds."""
+    job: str = ""
+    name: str = ""
+    """Name of the job."""
+    run: str = ""
+    attempt: int = 0
+    outcome: str = ""
+    node: str = ""
+    reason: str = ""
+    times: int = 1
+    """How many alerts it stands for."""
+
+    def sentence(self) -> str:
+        """One line for logs and terminals."""
+        because = f": {self.reason}" if self.reason else ""
+        match self.kind:
+            case AlertKind.RUN_FAILED:
+                what = "failed" if self.outcome in ("", Kind.FAILED) else f"ended as {self.outcome.replace('_', ' ')}"
+                return f"run {self.run} of job {self.name or self.job} {what}{because}"
+            case AlertKind.NODE_LOST:
+                return f"node {self.node} is lost{because}"
+            case AlertKind.LEADER_CHANGED:
+                return f"another centre leads{because}"
+            case AlertKind.QUEUE_AGE:
+                return f"run {self.run} of job {self.name or self.job} has not begun{because}"
+            case AlertKind.NOT_KEPT:
+                return f"{self.times} alerts were not kept{because}"
+        return f"{self.kind}{because}"
+
+
+def run_failed(run: str, value: bytes) -> Alert | None:
+    """The alert that an outcome of `run` calls for: its final failure; None for every other outcome.
+
+    An outcome that nobody can read calls for none: the archiver says so.
+    """
+    # The first `"kind":` of a record of ours is its own. Most outcomes are good, and reading one costs more than this.
+    kind = _KIND.search(value)
+    if kind is not None and kind[1] == b"succeeded":
+        return None
+    try:
+        told = json.loads(value)
+        if not told["final"] or told["kind"] not in BAD:
+            return None
+        return _checked(
+            {
+                "id": f"{AlertKind.RUN_FAILED}.{run}",
+                "kind": AlertKind.RUN_FAILED.value,
+                "at": told["ended_at"],
+                "job": told["job"],
+                "name": told["name"],
+                "run": run,
+                "attempt": told["attempt"],
+                "outcome": told["kind"],
+                "node": told.get("node", ""),
+                "reason": told.get("reason") or told.get("detail") or "",
+            }
+        )
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def node_lost(incarnation: str, node: str, at: float) -> Alert:
+    """A node's session is gone, and nobody had asked it to stop."""
+    return Alert(
+        f"{AlertKind.NODE_LOST}.{incarnation}",
+        AlertKind.NODE_LOST.value,
+        at,
+        node=node,
+        reason="its session ended without a stop or a drain",
+    )
+
+
+def leader_changed(shard: int, term: int, centre: str, before: str, at: float) -> Alert:
+    """Another centre than before leads."""
+    return Alert(
+        f"{AlertKind.LEADER_CHANGED}.{shard}.{term}",
+        AlertKind.LEADER_CHANGED.value,
+        at,
+        reason=f"{centre} leads now, before it {before} did",
+    )
+
+
+def queue_age(run: str, job: str, name: str, since: float, at: float, why: str, node: str) -> Alert:
+    """A run waits since `since`, because `why`."""
+    minutes = max(1, round((at - since) / 60))
+    return _checked(
+        {
+            "id": f"{AlertKind.QUEUE_AGE}.{run}",
+            "kind": AlertKind.QUEUE_AGE.value,
+            "at": at,
+            "job": job,
+            "name": name,
+            "run": run,
+            "node": node,
+            "reason": f"it has waited for {minutes} min; {why}",
+        }
+    )
+
+
+def not_kept(term: int, times: int, at: float) -> Alert:
+    """So many alerts of this term found no room."""
+    return Alert(
+        f"{AlertKind.NOT_KEPT}.{term}",
+        AlertKind.NOT_KEPT.value,
+        at,
+        reason=f"more than {MOST_UNDELIVERED} waited for the database; their runs are listed as failed",
+        times=times,
+    )
+
+
+def read(ident: str, value: bytes, now: float) -> Alert:
+    """The alert under `alert/<ident>`, fit for a database; one that cannot be read becomes an alert about that."""
+    try:
+        told = Alert.read(value)
+        return _checked({**told.payload(), "id": ident})
+    except (UnknownRecord, ValueError, TypeError):
+        text = value[:600].decode("utf-8", "replace")
+        return Alert(_ident(ident), AlertKind.UNREADABLE.value, now, reason=text)
+
+
+def _checked(told: dict[str, Any]) -> Alert:
+    """The alert with texts as text, cut, and numbers that a database can hold. Raises TypeError or ValueError."""
+    values: dict[str, Any] = {}
+    for each in fields(Alert):
+        value = told.get(each.name, each.default)
+        if each.name == "at":
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise TypeError("at is not a time")
+            value = min(max(float(value), 0.0), 1e11)
+        elif each.name in ("attempt", "times"):
+            if type(value) is not int:
+                raise TypeError(f"{each.name} is not a number")
+            value = min(max(value, 0), 2**31 - 1)
+        elif not isinstance(value, str):
+            raise TypeError(f"{each.name} is not text")
+        elif each.name == "reason" and len(value) > 600:
+            value = value[:599] + "…"
+        values[each.name] = value
+    return Alert(**values | {"id": _ident(values["id"]), "kind": values["kind"][:20]})
+
+
+def _ident(text: str) -> str:
+    """`text`, or a digest of one that is longer than a row's id."""
+    if len(text) <= ID_LIMIT:
+        return text
+    return "long." + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,79 @@
+"""Identities: of jobs, runs, requests, incarnations, and the place of a message in its queue."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from typing import NamedTuple
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def fresh(prefix: str) -> str:
+    """A new id: `prefix`, 9 characters of time (milliseconds), 11 random ones. Sorts by age."""
+    stamp, text = int(time.time() * 1000), ""
+    for _ in range(9):
+        text, stamp = _ALPHABET[stamp & 31] + text, stamp >> 5
+    return prefix + text + "".join(secrets.choice(_ALPHABET) for _ in range(11))
+
+
+def job_id() -> str:
+    """A new job id."""
+    return fresh("j")
+
+
+def incarnation() -> str:
+    """A new id of one process start; never reused."""
+    return fresh("i")
+
+
+def request_id() -> str:
+    """A new id of a request to the leader."""
+    return fresh("q")
+
+
+def task_job_id(task: str) -> str:
+    """Id of the implicit job `task:<name>`: the same for the same task everywhere."""
+    return "t" + hashlib.sha256(task.encode()).hexdigest()[:20]
+
+
+class RunId(NamedTuple):
+    """The parts of a run id: job, generation, and the nominal second of a fire or a fresh suffix."""
+
+    job: str
+    generation: int
+    suffix: str
+
+    @property
+    def fire(self) -> int | None:
+        """Nominal UTC second of the fire, or None for a manual, API or backfill run."""
+        return int(self.suffix) if self.suffix.isdigit() else None
+
+
+def fire_run_id(job: str, generation: int, second: int) -> str:
+    """The name of a fire (D4): the same fire has the same name on every leader."""
+    return f"{job}.{generation}.{second}"
+
+
+def fresh_run_id(job: str, generation: int) -> str:
+    """A run that no schedule asked for."""
+    return f"{job}.{generation}.{fresh('m')}"
+
+
+def parse_run_id(run: str) -> RunId:
+    """The parts of a run id. Raises ValueError when it is not one."""
+    job, generation, suffix = run.split(".", 2)
+    if not job or not suffix:
+        raise ValueError(f"not a run id: {run!r}")
+    return RunId(job, int(generation), suffix)
+
+
+def place(priority: int, sequence: int, ident: str) -> str:
+    """Place of a message in its queue: higher priority (0-9) first, then by sequence (microseconds)."""
+    return f"{9 - priority}{sequence:016x}.{ident}"
+
+
+def place_ident(place_: str) -> str:
+    """The message or run id at the end of a place."""
+    return place_.split(".", 1)[1]

@@ -1,0 +1,374 @@
+"""The job document (DESIGN section 8): parsed strictly into a frozen `Job`, written back in normal form.
+
+`parse(document).document()` fills in the defaults and is its own normal form. Fields that Crony
+does not know are refused with their path and a suggestion, those of features still to come as such.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from crony.clock import rfc3339
+from crony.domain.action import parse_action
+from crony.domain.calendar import Calendar
+from crony.domain.check import choice, fields, flag, integer, invisible, join, listing, plain, texts
+from crony.domain.durations import format_duration, parse_duration
+from crony.domain.instants import parse_instant
+from crony.domain.routing import Strategy
+from crony.domain.schedule import Schedule, parse_schedules
+from crony.domain.window import FIELDS as WINDOW
+from crony.errors import Invalid
+
+DOCUMENT = 64 * 1024
+"""Most bytes of a document as JSON."""
+DESCRIPTION = 8 * 1024
+PARAMS = 32 * 1024
+
+_KNOWN = (
+    "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "overlap",
+    "overlap_limit", "action", "params", "timeout", "retry", "delivery", "on_node_loss", "on_cut", "routing",
+    "priority",
+)  # fmt: skip
+_LATER = ("after", "pause_after", "async", "limits", "alerts")
+_OF_SCHEDULE = ("calendars", *WINDOW)
+OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
+OVERLAP_LIMIT = 100
+_ID = re.compile(r"[jt][0-9a-z]{20}")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9._:/@+-]{1,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Misfire:
+    """What happens to a fire decided later than `after` seconds."""
+
+    after: float = 60.0
+    policy: str = "fire_once"
+    """fire_once (the latest one) | fire_all | skip"""
+    within: float = 604_800.0
+    """Fires older than this many seconds are skipped whatever the policy."""
+
+    def document(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"after": format_duration(self.after), "policy": self.policy, "within": format_duration(self.within)}
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What follows an attempt that ended badly. Durations in seconds."""
+
+    max: int = 0
+    """Further attempts after the first."""
+    backoff: str = "exponential"
+    delay: float = 10.0
+    max_delay: float = 600.0
+    jitter: bool = True
+    elsewhere: bool = True
+    """Prefer a node that has not failed this run."""
+
+    def document(self) -> dict[str, Any]:
+        """As plain data, durations in text."""
+        return {**self.payload(), "delay": format_duration(self.delay), "max_delay": format_duration(self.max_delay)}
+
+    def payload(self) -> dict[str, Any]:
+        """As it travels in an envelope, durations in seconds."""
+        return {
+            "max": self.max,
+            "backoff": self.backoff,
+            "delay": self.delay,
+            "max_delay": self.max_delay,
+            "jitter": self.jitter,
+            "elsewhere": self.elsewhere,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where a job may run."""
+
+    strategy: str = "weighted"
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels a node must carry, sorted."""
+    node: str | None = None
+    exclude: tuple[str, ...] = ()
+    key: str | None = None
+    """With `hash`: the parameter whose value decides; None: the job's id."""
+
+    def document(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "strategy": self.strategy,
+            "labels": dict(self.labels),
+            "node": self.node,
+            "exclude": list(self.exclude),
+            "key": self.key,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A checked job document. Immutable by convention down to `action` and `params`, which are plain dicts."""
+
+    name: str
+    description: str
+    enabled: bool
+    paused_until: int
+    """Epoch second up to which nothing is due; 0: it is not paused so."""
+    tags: tuple[str, ...]
+    owner: str
+    schedules: tuple[Schedule, ...]
+    many: bool
+    """The document gave a list of schedules."""
+    misfire: Misfire
+    overlap: str
+    """skip | queue_one | queue_all | cancel_previous | allow: what a fire becomes while a run is alive"""
+    overlap_limit: int
+    """With queue_all: so many runs at most wait for their turn."""
+    action: dict[str, Any]
+    params: dict[str, Any]
+    timeout: float
+    retry: Retry
+    delivery: str
+    on_node_loss: str
+    on_cut: str
+    routing: Routing
+    priority: int
+
+    def document(self) -> dict[str, Any]:
+        """The document in normal form: every field, defaults filled in, durations and times as text."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "enabled": self.enabled,
+            "paused_until": rfc3339(self.paused_until) if self.paused_until else None,
+            "tags": list(self.tags),
+            "owner": self.owner,
+            "schedule": self.schedule_document(),
+            "misfire": self.misfire.document(),
+            "overlap": self.overlap,
+            "overlap_limit": self.overlap_limit,
+            "action": self.action,
+            "params": self.params,
+            "timeout": format_duration(self.timeout),
+            "retry": self.retry.document(),
+            "delivery": self.delivery,
+            "on_node_loss": self.on_node_loss,
+            "on_cut": self.on_cut,
+            "routing": self.routing.document(),
+            "priority": self.priority,
+        }
+
+    def filled(self, known: Mapping[str, Calendar]) -> Job:
+        """The job with the contents of its calendars, as it is published. Raises `KeyError` when one is missing."""
+        return replace(self, schedules=tuple(schedule.filled(known) for schedule in self.schedules))
+
+    def schedule_document(self) -> Any:
+        """The `schedule` field in normal form: a mapping, a list of them, or None."""
+        if self.many:
+            return [schedule.document() for schedule in self.schedules]
+        return self.schedules[0].document() if self.schedules else None
+
+
+def parse(document: Any) -> Job:
+    """The job behind a document. Raises `Invalid` with the path of the first field that is wrong."""
+    if not isinstance(document, Mapping):
+        raise Invalid("", "a job must be a mapping of fields", hint='begin with {"name": …, "action": …}')
+    data = plain(document)
+    size = len(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > DOCUMENT:
+        raise Invalid("", f"the document is {size} bytes long; at most {DOCUMENT}", hint="keep scripts on the node")
+    for name in _OF_SCHEDULE:
+        if name in data:
+            raise Invalid(name, "belongs to a schedule", hint="write it inside `schedule`")
+    given = fields(data, "", _KNOWN, _LATER)
+    for name in ("name", "action"):
+        if given.get(name) is None:
+            raise Invalid(name, "is missing", hint="every job has a name and an action")
+    schedule = given.get("schedule")
+    return Job(
+        name=parse_name(given["name"]),
+        description=texts(_or(given, "description", ""), "description", least=0, most=DESCRIPTION, lines=True),
+        enabled=flag(_or(given, "enabled", True), "enabled"),
+        paused_until=parse_pause(given.get("paused_until")),
+        tags=_tags(given.get("tags")),
+        owner=texts(_or(given, "owner", ""), "owner", least=0, most=200),
+        schedules=parse_schedules(schedule),
+        many=isinstance(schedule, list) and len(schedule) != 0,
+        misfire=_misfire(given.get("misfire")),
+        overlap=choice(_or(given, "overlap", "skip"), "overlap", OVERLAP),
+        overlap_limit=integer(_or(given, "overlap_limit", OVERLAP_LIMIT), "overlap_limit", 1, 1000),
+        action=parse_action(given["action"]),
+        params=_params(given.get("params"), "params"),
+        timeout=parse_duration(_or(given, "timeout", "1h"), "timeout", least=0.1, most=30 * 86400),
+        retry=parse_retry(given.get("retry")),
+        delivery=choice(_or(given, "delivery", "at_least_once"), "delivery", ("at_least_once",), ("at_most_once",)),
+        on_node_loss=choice(_or(given, "on_node_loss", "rerun"), "on_node_loss", ("rerun",), ("fail", "hold")),
+        on_cut=choice(_or(given, "on_cut", "continue"), "on_cut", ("continue",), ("stop",)),
+        routing=_routing(given.get("routing")),
+        priority=integer(_or(given, "priority", 0), "priority", 0, 9),
+    )
+
+
+def parse_pause(value: Any, field: str = "paused_until") -> int:
+    """The second that a pause ends with; 0 for null. Raises `Invalid`."""
+    return 0 if value is None else parse_instant(value, field)[0]
+
+
+def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
+    """The field, or its default when it is missing; null is not "missing", it is the wrong type."""
+    return given.get(name, default)
+
+
+def parse_name(value: Any, field: str = "name") -> str:
+    """A job name, NFC-normalised: 1-200 characters, `/` makes folders. Raises `Invalid` naming `field`."""
+    if not isinstance(value, str):
+        raise Invalid(field, "must be text", hint="put it into quotes")
+    if len(value) > 1000:
+        raise Invalid(field, f"is {len(value)} characters long; at most 200", hint="shorten it")
+    name = unicodedata.normalize("NFC", texts(value, field, most=8000))
+    if len(name) > 200:
+        raise Invalid(field, f"is {len(name)} characters long; at most 200", hint="shorten it")
+    hidden = invisible(name)
+    if hidden:
+        raise Invalid(field, f"has an invisible character (U+{ord(hidden):04X})", hint="remove it")
+    if name != name.strip():
+        raise Invalid(field, "begins or ends with a blank", hint="remove it")
+    for segment in name.split("/"):
+        if segment in ("", ".", ".."):
+            raise Invalid(field, "has an empty, `.` or `..` part between slashes", hint="write folder/name")
+        if segment != segment.strip():
+            raise Invalid(field, "has a blank beside a slash", hint="remove it")
+    if name.startswith("task:"):
+        raise Invalid(field, "begins with task:, which names Celery tasks", hint="choose another name")
+    if _ESCAPE.search(name):
+        raise Invalid(field, "has a percent escape", hint="write the character itself")
+    if _ID.fullmatch(name):
+        raise Invalid(field, "looks like an id of Crony", hint="choose another name")
+    return name
+
+
+def parse_params(value: Any, field: str = "params") -> dict[str, Any]:
+    """Parameters of a run: a JSON object of at most 32 KiB. Raises `Invalid` naming `field`."""
+    return _params(plain(value, field), field)
+
+
+def _params(data: Any, field: str) -> dict[str, Any]:
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise Invalid(field, "must be a mapping", hint="write {name: value}")
+    for name in data:
+        texts(name, join(field, name), most=128)
+    size = len(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > PARAMS:
+        raise Invalid(field, f"is {size} bytes long; at most {PARAMS}", hint="pass a reference instead of the data")
+    return data
+
+
+def parse_retry(value: Any, field: str = "retry") -> Retry:
+    """The `retry` section, shared between equal ones. Raises `Invalid`."""
+    if value is None:
+        return _NO_RETRY
+    given = fields(value, field, ("max", "backoff", "delay", "max_delay", "jitter", "elsewhere"))
+    delay = parse_duration(_or(given, "delay", "10s"), f"{field}.delay", least=0, most=86400)
+    longest = parse_duration(
+        _or(given, "max_delay", format_duration(max(600, delay))), f"{field}.max_delay", most=604_800
+    )
+    if longest < delay:
+        raise Invalid(f"{field}.max_delay", "is shorter than `delay`", hint="raise it or leave it out")
+    return _shared(
+        Retry(
+            max=integer(_or(given, "max", 0), f"{field}.max", 0, 100),
+            backoff=choice(_or(given, "backoff", "exponential"), f"{field}.backoff", ("exponential", "fixed")),
+            delay=delay,
+            max_delay=longest,
+            jitter=flag(_or(given, "jitter", True), f"{field}.jitter"),
+            elsewhere=flag(_or(given, "elsewhere", True), f"{field}.elsewhere"),
+        )
+    )
+
+
+def _misfire(value: Any, field: str = "misfire") -> Misfire:
+    if value is None:
+        return _MISFIRE
+    given = fields(value, field, ("after", "policy", "within"))
+    after = parse_duration(_or(given, "after", "60s"), f"{field}.after", least=1, most=86400)
+    within = parse_duration(_or(given, "within", "7d"), f"{field}.within", least=1, most=366 * 86400)
+    if within < after:
+        raise Invalid(f"{field}.within", "is shorter than `after`", hint="raise it or leave it out")
+    policy = choice(_or(given, "policy", "fire_once"), f"{field}.policy", ("fire_once", "fire_all", "skip"))
+    return _shared(Misfire(after, policy, within))
+
+
+def _routing(value: Any, field: str = "routing") -> Routing:
+    if value is None:
+        return _ROUTING
+    given = fields(value, field, ("strategy", "labels", "node", "exclude", "key"), ("parts",))
+    strategy = choice(_or(given, "strategy", "weighted"), f"{field}.strategy", tuple(Strategy), ("broadcast", "any"))
+    key = given.get("key")
+    if key is not None and strategy != Strategy.HASH:
+        raise Invalid(f"{field}.key", "belongs to the strategy hash", hint="set strategy: hash, or leave it out")
+    exclude = listing(_or(given, "exclude", []), f"{field}.exclude", 100)
+    node = given.get("node")
+    return _shared(
+        Routing(
+            strategy=strategy,
+            labels=tuple(sorted(parse_labels(given.get("labels"), f"{field}.labels").items())),
+            node=None if node is None else texts(node, f"{field}.node", most=200),
+            exclude=tuple(texts(item, f"{field}.exclude[{i}]", most=200) for i, item in enumerate(exclude)),
+            key=None if key is None else texts(key, f"{field}.key", most=128),
+        )
+    )
+
+
+def parse_labels(value: Any, field: str = "labels") -> dict[str, str]:
+    """Labels as key=value texts. Raises `Invalid` naming `field`."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise Invalid(field, "must be a mapping of texts", hint="write {zone: a}")
+    if len(value) > 32:
+        raise Invalid(field, f"has {len(value)} labels; at most 32", hint="shorten it")
+    for name, text in value.items():
+        path = join(field, str(name))
+        if not isinstance(name, str) or not _LABEL.fullmatch(name):
+            raise Invalid(path, "is not a label name", hint="use letters, digits and . _ / -, at most 63")
+        if not isinstance(text, str) or not _LABEL_VALUE.fullmatch(text):
+            raise Invalid(
+                path, "is not a label value", hint="use text of letters, digits and . _ : / @ + -, at most 63"
+            )
+    return dict(value)
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    tags = []
+    for index, item in enumerate(listing(value, "tags", 32)):
+        tag = texts(item, f"tags[{index}]", most=64)
+        if tag != tag.strip() or "," in tag:
+            raise Invalid(f"tags[{index}]", "has a comma or blanks around it", hint="write one word or phrase per tag")
+        if tag in tags:
+            raise Invalid(f"tags[{index}]", "is given twice", hint="remove it")
+        tags.append(sys.intern(tag))
+    return tuple(tags)
+
+
+_MISFIRE, _ROUTING, _NO_RETRY = Misfire(), Routing(), Retry()
+_SECTIONS: dict[Any, Any] = {}
+T = TypeVar("T", Misfire, Routing, Retry)
+
+
+def _shared(section: T) -> T:
+    """The same object for equal sections: a leader holds 100,000 jobs, most of them alike in this."""
+    if len(_SECTIONS) > 10_000:
+        _SECTIONS.clear()
+    found: T = _SECTIONS.setdefault(section, section)
+    return found

@@ -1,0 +1,211 @@
+"""The records of a run while it lives in etcd: envelope, waiting record, request to the leader, claim.
+
+Every record carries `v` (its version); readers keep fields they do not know and refuse a higher
+version. Times are epoch seconds (UTC) in fields ending in `_at`, durations seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Self
+
+from crony.errors import CronyError
+
+RECORD_VERSION = 1
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class UnknownRecord(CronyError):
+    """A stored record is of a newer version, or not one of ours at all."""
+
+
+class State(StrEnum):
+    """Where a run is. Exactly one at any etcd revision (I1)."""
+
+    REQUESTED = "requested"
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    ACCEPTED = "accepted"
+    ENDED = "ended"
+
+
+class Trigger(StrEnum):
+    """Why a run exists."""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    API = "api"
+    ENQUEUE = "enqueue"
+
+
+class WaitReason(StrEnum):
+    """Why a run waits in `run/wait/`."""
+
+    ENDED = "ended"  # its attempt just ended; the leader decides what follows
+    DELAY = "delay"
+    OVERLAP = "overlap"  # another run of its job is under way; it waits for its turn
+    NO_NODE = "no_node"
+    REROUTE = "reroute"  # its node was lost or drained before the work started
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Base of stored records: JSON with a version."""
+
+    def payload(self) -> dict[str, Any]:
+        """The record as plain data, version first; lists and mappings inside are the record's own."""
+        return {"v": RECORD_VERSION, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+
+    def encode(self) -> bytes:
+        """The record as stored bytes. Half a surrogate pair (a file name that is not UTF-8, say) becomes `?`."""
+        return _dumps(self.payload()).encode("utf-8", "replace")
+
+    @classmethod
+    def read(cls, data: bytes | str | Mapping[str, Any]) -> Self:
+        """The record behind stored bytes or a payload. Raises `UnknownRecord`."""
+        try:
+            raw = data if isinstance(data, Mapping) else json.loads(data)
+            if raw.get("v", 0) > RECORD_VERSION:
+                raise UnknownRecord(f"a {cls.__name__} of version {raw['v']}", hint="upgrade this process")
+            known = cls.__dataclass_fields__
+            return cls(**{key: value for key, value in raw.items() if key in known})
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise UnknownRecord(f"not a {cls.__name__}", why=str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope(Record):
+    """What a node is told to do: one attempt of one run, for one queue. Sealed by a centre."""
+
+    run: str
+    job: str
+    name: str
+    generation: int
+    revision: int
+    attempt: int
+    queue: str
+    incarnation: str
+    """Incarnation of the node chosen; empty while the run waits."""
+    trigger: str
+    action: dict[str, Any]
+    params: dict[str, Any] = field(default_factory=dict)
+    args: list[Any] = field(default_factory=list)
+    """Positional arguments; only `enqueue` of a task gives any."""
+    fire_at: float | None = None
+    requested_at: float = 0.0
+    """When the run was decided or asked for."""
+    timeout: float = 3600.0
+    retry: dict[str, Any] = field(default_factory=dict)
+    """The job's retry section: max, backoff, delay, max_delay, jitter, elsewhere (durations in seconds)."""
+    priority: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    """Labels a node must carry."""
+    node: str | None = None
+    """Node the job is pinned to."""
+    exclude: list[str] = field(default_factory=list)
+    """Nodes the job must not run on."""
+    strategy: str = "weighted"
+    """How its node is chosen among those that fit (`routing.Strategy`)."""
+    key: str | None = None
+    """Name of the parameter whose value `hash` goes by; None: the job's id."""
+    overlap: str = "skip"
+    expires_at: float = 0.0
+    """A node refuses the envelope after this (etcd's clock)."""
+    why: str = ""
+    """Why this node: the candidates and what was passed over, in one sentence."""
+    idem: str = ""
+    """The idempotency key that the run was asked for with."""
+    deliveries: int = 0
+    """Times this attempt was claimed by nodes that then were lost before the work started."""
+    losses: int = 0
+    """Nodes lost while running this run."""
+    avoid: list[str] = field(default_factory=list)
+    """Nodes that a retry should not go to when others fit."""
+
+    def next_attempt(self, **changes: Any) -> Envelope:
+        """The envelope of the next attempt."""
+        return replace(self, attempt=self.attempt + 1, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(Record):
+    """`run/wait/<r>`: a run that waits. `envelope` is the sealed envelope of its last (or coming) attempt."""
+
+    run: str
+    envelope: str
+    finished: int
+    """Attempts that ended; the next one is this + 1."""
+    reason: str
+    since_at: float
+    due_at: float = 0.0
+    """Not before this; 0: as soon as a node fits."""
+    deliveries: int = 0
+    losses: int = 0
+    detail: str = ""
+    outcome: str = ""
+    """Kind of the attempt that ended, for reason `ended`."""
+    avoid: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Record):
+    """`run/in/<id>`: what somebody asks of the leader."""
+
+    kind: str
+    """run, cancel, backfill"""
+    run: str = ""
+    job: str = ""
+    name: str = ""
+    """Job name, or `task:<dotted name>` of an allow-listed Celery task."""
+    generation: int = 0
+    trigger: str = Trigger.API.value
+    params: dict[str, Any] = field(default_factory=dict)
+    args: list[Any] = field(default_factory=list)
+    not_before_at: float = 0.0
+    priority: int | None = None
+    labels: dict[str, str] | None = None
+    timeout: float | None = None
+    retries: int | None = None
+    idem: str = ""
+    """The idempotency key as given, for the archive."""
+    by: str = ""
+    """Who asked: user, token or process."""
+    requested_at: float = 0.0
+    fires: list[int] = field(default_factory=list)
+    """kind backfill: nominal seconds still to dispatch (rest of a `fire_all`)."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Record):
+    """`…/c/<place>`: a node's hold on a message. An empty incarnation is a released claim; the count stays."""
+
+    incarnation: str
+    count: int = 1
+    """Deliveries of this message so far, this one included."""
+    phase: str = "C"
+    """C claimed; S started (with a durable permit)."""
+    node: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Record):
+    """`done/<job>`: every fire up to `upto_at` (epoch second, inclusive) is decided."""
+
+    upto_at: int
+    fires: int = 0
+    next_at: int | None = None
+    failures: int = 0
+    held: str = ""
+    """Why the leader does not fire this job (zone gone, say); empty: it does."""
+    held_revision: int = 0
+    """Revision of the job that `held` speaks of: a later one is tried again."""
+    due_at: int | None = None
+    """Hint: the next instant due after `upto_at`, worked out from the job key at revision `due_seen`."""
+    due_seen: int = 0

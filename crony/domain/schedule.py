@@ -1,0 +1,401 @@
+"""When a job is due: cron text, a fixed interval, or one instant. Instants are whole seconds since the Unix epoch.
+
+What happens to cron labels when clocks change (`dst`):
+
+| rule | label inside a gap | label that occurs twice |
+|---|---|---|
+| `once` (default for fixed times) | fires at the first valid instant after the gap | fires at the first of the two |
+| `elapsed` (default when minute or hour has a `*`) | does not exist that day | fires both times: real time decides |
+| `both` | fires at the first valid instant after the gap | fires both times |
+
+Several schedules of a job that are due in the same second are one fire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from heapq import merge
+from typing import Any
+
+from crony.domain.calendar import Calendar, Calendars, parse_calendars
+from crony.domain.check import choice, fields, texts
+from crony.domain.cron import Cron
+from crony.domain.dialects import DIALECTS, cron_of, read
+from crony.domain.durations import duration_words, format_duration, parse_duration
+from crony.domain.hashed import EXAMPLE
+from crony.domain.instants import parse_instant
+from crony.domain.window import FIELDS, Window, parse_window
+from crony.domain.words import describe
+from crony.domain.zones import FIRST, LAST, Zone, zone
+from crony.errors import Invalid
+
+MOST = 20
+"""Schedules one job may have."""
+COUNT_LIMIT = 100_000
+"""Fires that `count_between` counts one by one before it says "capped"."""
+
+_DAY = 86400
+_KNOWN = ("cron", "every", "at", "timezone", "dst", "anchor", "dialect", "calendars", *FIELDS)
+_HORIZON = 20 * 366 * _DAY
+"""Seconds without a fire after which a schedule that keeps to calendars counts as over."""
+
+
+class Count(int):
+    """How many fires; `capped` says that there are at least this many (counting stopped)."""
+
+    capped: bool = False
+
+    @classmethod
+    def of(cls, value: int, capped: bool = False) -> Count:
+        """`value` as a count."""
+        count = cls(value)
+        count.capped = capped
+        return count
+
+    def __str__(self) -> str:
+        return f"{int(self)}{'+' if self.capped else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One schedule. `text` is canonical: cron text, a duration, or an RFC 3339 instant."""
+
+    kind: str
+    """cron | every | at"""
+    text: str
+    timezone: str = "UTC"
+    dst: str = ""
+    """once | elapsed | both for cron; empty otherwise."""
+    cron: Cron | None = None
+    zone: Zone | None = None
+    period: int = 0
+    """Seconds between fires of `every`."""
+    anchor: int = 0
+    """An instant on the grid of `every` (a phase, not a start); the instant of `at`."""
+    anchor_text: str = ""
+    window: Window | None = None
+    """The part of its instants that is due; None: all of them."""
+    dialect: str = "cron"
+    hashed: bool = False
+    """The text has an `H`: `cron` is an example until `resolved` says what it is for a job."""
+    calendars: Calendars | None = None
+
+    @property
+    def shifted(self) -> bool:
+        """Whether its instants differ from job to job."""
+        return self.hashed or (self.window is not None and self.window.jitter > 0)
+
+    def resolved(self, ident: str) -> Schedule:
+        """The schedule as the job of that id has it: each `H` of its text, and its jitter, by the id."""
+        cron = cron_of(self.text, self.dialect, ident=ident) if self.hashed else self.cron
+        window = self.window.resolved(ident) if self.window and ident != EXAMPLE else self.window
+        return replace(self, cron=cron, window=window)
+
+    def document(self) -> dict[str, Any]:
+        """The schedule as plain data, defaults filled in; `parse_schedule` reads it back."""
+        document = {self.kind: self.text, "timezone": self.timezone}
+        if self.kind == "cron":
+            document["dst"] = self.dst
+            if self.dialect != "cron":
+                document["dialect"] = self.dialect
+        if self.anchor_text:
+            document["anchor"] = self.anchor_text
+        limits: dict[str, Any] = self.window.document() if self.window else {}
+        if self.calendars:
+            limits["calendars"] = self.calendars.document()
+        return {**document, **limits}
+
+    def filled(self, known: Mapping[str, Calendar]) -> Schedule:
+        """The schedule with the contents of its calendars. Raises `KeyError` for one that is not `known`."""
+        return replace(self, calendars=self.calendars.filled(known)) if self.calendars else self
+
+    def describe(self) -> str:
+        """One line for people: `at 01:30 every day (Asia/Shanghai), until 2026-12-31T00:00:00Z`."""
+        parts = (self.calendars, self.window)
+        return self._words() + "".join(part.words() for part in parts if part)
+
+    def _words(self) -> str:
+        if self.kind == "at":
+            return f"once at {self.text}"
+        if self.kind == "every":
+            words = duration_words(self.period)
+            return f"every {words.removeprefix('1 ') if words.count(' ') == 1 else words}"
+        assert self.cron is not None
+        return f"{describe(self.cron)} ({self.timezone})"
+
+    def next(self, after: int) -> int | None:
+        """The first fire later than `after`, or None."""
+        if self.window is None:
+            return self._next(after)
+        last, shift = self._last(), self.window.shift
+        after = max(after - shift, self.window.first - 1)
+        found = self._next(after) if after < last else None
+        return None if found is None or found > last else found + shift
+
+    def _last(self) -> int:
+        """The last second that the window leaves, before the shift."""
+        assert self.window is not None
+        return _counted(self) if self.window.count else self.window.last
+
+    def _next(self, after: int) -> int | None:
+        """The first instant later than `after` that the calendars let through, whatever the window."""
+        found = self._plain(after)
+        if self.calendars is None or found is None:
+            return found
+        where, until = self.zone or zone(self.timezone), min(found + _HORIZON, LAST - 1)
+        while found is not None and found <= until:
+            opens = self.calendars.open_from(found, where, until)
+            if opens is None or opens == found:
+                return opens
+            found = self._plain(opens - 1)
+        return None
+
+    def _plain(self, after: int) -> int | None:
+        """The first instant later than `after` by the text alone."""
+        if self.kind == "every":
+            return after + self.period - (after - self.anchor) % self.period
+        if self.kind == "at":
+            return self.anchor if self.anchor > after else None
+        return _next_cron(self, after)
+
+    def walk(self, after: int, until: int) -> Iterator[int]:
+        """Every fire with `after` < t <= `until`, in order."""
+        found = self.next(after)
+        while found is not None and found <= until:
+            yield found
+            found = self.next(found)
+
+    def count(self, after: int, until: int) -> int:
+        """How many fires `after` < t <= `until`, exactly, without visiting them one by one."""
+        if self.window is not None:
+            shift = self.window.shift
+            after, until = max(after - shift, self.window.first - 1), min(until - shift, self._last())
+        if self.calendars is None or until <= after:
+            return self._count(after, until)
+        where = self.zone or zone(self.timezone)
+        return sum(self._count(low, high) for low, high in self.calendars.stretches(after, min(until, LAST - 1), where))
+
+    def _count(self, after: int, until: int) -> int:
+        """The same by the text alone."""
+        if until <= after:
+            return 0
+        if self.kind == "every":
+            return (until - self.anchor) // self.period - (after - self.anchor) // self.period
+        if self.kind == "at":
+            return int(after < self.anchor <= until)
+        return _count_cron(self, after, until)
+
+
+def parse_schedules(value: Any, field: str = "schedule") -> tuple[Schedule, ...]:
+    """The schedules of a document: a mapping, a list of them, or nothing (manual only). Raises `Invalid`."""
+    if value is None:
+        return ()
+    if isinstance(value, list):
+        if len(value) > MOST:
+            raise Invalid(field, f"has {len(value)} schedules; at most {MOST}", hint="combine them or make two jobs")
+        parsed = tuple(parse_schedule(item, f"{field}[{index}]") for index, item in enumerate(value))
+        for index, schedule in enumerate(parsed):
+            if schedule in parsed[:index]:
+                raise Invalid(f"{field}[{index}]", "is the same as an earlier schedule", hint="remove it")
+        return parsed
+    return (parse_schedule(value, field),)
+
+
+def parse_schedule(value: Any, field: str = "schedule") -> Schedule:
+    """One schedule from plain data. Raises `Invalid` naming the field; the result is shared between equal texts."""
+    if isinstance(value, str):
+        raise Invalid(field, "must be a mapping", hint='write {cron: "30 1 * * *"}, {every: 5m} or {at: …}')
+    given = fields(value, field, _KNOWN)
+    schedule, window = _unlimited(given, field), parse_window(given, field)
+    calendars = parse_calendars(given.get("calendars"), f"{field}.calendars")
+    if calendars and schedule.kind == "at":
+        raise Invalid(f"{field}.calendars", "does not go with `at`, which is one instant", hint="remove it")
+    return replace(schedule, window=window, calendars=calendars) if window or calendars else schedule
+
+
+def _unlimited(given: Mapping[str, Any], field: str) -> Schedule:
+    """The schedule without its window, shared between equal texts."""
+    kinds = [kind for kind in ("cron", "every", "at") if given.get(kind) is not None]
+    if len(kinds) != 1:
+        have = "no" if not kinds else " and ".join(kinds)
+        raise Invalid(
+            field, f"needs exactly one of cron, every, at; it has {have}", hint="for manual only: no schedule"
+        )
+    kind = kinds[0]
+    for name, owner in (("dst", "cron"), ("dialect", "cron"), ("anchor", "every")):
+        if given.get(name) is not None and kind != owner:
+            raise Invalid(f"{field}.{name}", f"goes with `{owner}` only", hint="remove it")
+    timezone = given.get("timezone", "UTC")
+    if timezone is None:
+        raise Invalid(
+            f"{field}.timezone", "is null", hint="leave it out for UTC, or write a name such as Asia/Shanghai"
+        )
+    if kind == "cron":
+        text = texts(given["cron"], f"{field}.cron", most=1 << 20, lines=True)
+        dst = given.get("dst")
+        if dst is not None:
+            choice(dst, f"{field}.dst", ("once", "elapsed", "both"))
+        dialect = given.get("dialect")
+        dialect = "cron" if dialect is None else choice(dialect, f"{field}.dialect", DIALECTS)
+        zone(timezone, f"{field}.timezone")
+        text, hashed = read(text, dialect, f"{field}.cron")
+        return _cron_schedule(text, dialect, hashed, timezone, dst or "")
+    zone(timezone, f"{field}.timezone")
+    if kind == "every":
+        seconds = parse_duration(given["every"], f"{field}.every", least=1, most=3650 * _DAY)
+        if seconds != int(seconds):
+            raise Invalid(f"{field}.every", "must be whole seconds", hint="write 1s or more, such as 90s")
+        anchor = given.get("anchor")
+        start, start_text = (0, "") if anchor is None else parse_instant(anchor, f"{field}.anchor")
+        return _every_schedule(int(seconds), timezone, start, start_text)
+    instant, text = parse_instant(given["at"], f"{field}.at")
+    return Schedule("at", text, timezone, anchor=instant)
+
+
+@lru_cache(maxsize=65536)
+def _counted(schedule: Schedule) -> int:
+    """The last instant of a window that counts, or the second before it when there is none."""
+    window = schedule.window
+    assert window is not None
+    found = window.first - 1
+    for _ in range(window.count):
+        later = schedule._next(found)
+        if later is None or later > window.last:
+            break
+        found = later
+    return found
+
+
+@lru_cache(maxsize=65536)
+def _cron_schedule(text: str, dialect: str, hashed: bool, timezone: str, dst: str) -> Schedule:
+    cron = cron_of(text, dialect)
+    dst = dst or ("elapsed" if cron.wild else "once")
+    return Schedule("cron", text, timezone, dst, cron, zone(timezone), dialect=dialect, hashed=hashed)
+
+
+@lru_cache(maxsize=4096)
+def _every_schedule(period: int, timezone: str, anchor: int, anchor_text: str) -> Schedule:
+    text = format_duration(period)
+    return Schedule("every", text, timezone, period=period, anchor=anchor, anchor_text=anchor_text)
+
+
+def resolved(schedules: tuple[Schedule, ...], job: str) -> tuple[Schedule, ...]:
+    """The schedules as the job of that id has them, `H` and jitter by the id; the same tuple if there is neither."""
+    if any(schedule.shifted for schedule in schedules):
+        return tuple(schedule.resolved(job) for schedule in schedules)
+    return schedules
+
+
+def next_fire(schedules: Sequence[Schedule], after: int) -> int | None:
+    """The first fire later than `after` of any of the schedules, or None."""
+    if len(schedules) == 1:
+        return schedules[0].next(after)
+    found = [fire for schedule in schedules if (fire := schedule.next(after)) is not None]
+    return min(found) if found else None
+
+
+def fires_between(schedules: Sequence[Schedule], after: int, until: int, limit: int) -> list[int]:
+    """The first `limit` fires with `after` < t <= `until`, merged and distinct."""
+    fires: list[int] = []
+    for fire in _merged(schedules, after, until):
+        if len(fires) >= limit:
+            break
+        fires.append(fire)
+    return fires
+
+
+def count_between(schedules: Sequence[Schedule], after: int, until: int) -> Count:
+    """How many distinct fires `after` < t <= `until`: exact for one schedule, capped at `COUNT_LIMIT` for several."""
+    if len(schedules) == 1:
+        return Count.of(schedules[0].count(after, until))
+    if sum(schedule.count(after, until) for schedule in schedules) <= COUNT_LIMIT:
+        return Count.of(sum(1 for _ in _merged(schedules, after, until)))
+    # Some fires may coincide: the largest single count is certain.
+    return Count.of(max(schedule.count(after, until) for schedule in schedules), capped=True)
+
+
+def last_fire(schedules: Sequence[Schedule], after: int, until: int) -> int | None:
+    """The last fire with `after` < t <= `until`, or None; found by halving, however many there are."""
+    found = next_fire(schedules, after)
+    if found is None or found > until:
+        return None
+    low, high = found, until
+    while low < high:
+        middle = (low + high) // 2
+        later = next_fire(schedules, middle)
+        if later is not None and later <= until:
+            low = later
+        else:
+            high = middle
+    return low
+
+
+def _merged(schedules: Sequence[Schedule], after: int, until: int) -> Iterator[int]:
+    last = None
+    for fire in merge(*(schedule.walk(after, until) for schedule in schedules)):
+        if fire != last:
+            yield fire
+            last = fire
+
+
+def _next_cron(schedule: Schedule, after: int) -> int | None:
+    """Walk the zone's pieces of constant offset; in each, ask for the first matching label."""
+    cron, where, rule = schedule.cron, schedule.zone, schedule.dst
+    assert cron is not None and where is not None
+    instant = max(after + 1, FIRST)
+    label: int | None = None
+    searched = 0
+    while instant < LAST:
+        piece = where.piece(instant)
+        start, end, offset, before = piece
+        low = instant + offset
+        if instant == start:
+            low = _entry(start, offset, before, rule)
+        elif rule == "once" and before > offset:
+            low = max(low, start + before)
+        if label is None or low < searched or low > label:
+            label = cron.at_or_after(low)
+            searched = low
+            if label is None:
+                # Its years may be over but for labels that come again when clocks go back.
+                if end >= LAST or end + where.piece(end).offset >= low:
+                    return None
+                instant = end
+                continue
+        if label < end + offset:
+            return max(label - offset, start)
+        instant = end
+        # No label matches between `searched` and `label`, and only labels near `end` can come again.
+        if label - 3 * _DAY > end and end + offset - searched > 2 * _DAY:
+            instant = max(end, label - 2 * _DAY)
+            if instant == where.piece(instant).start:
+                instant += 1
+    return None
+
+
+def _entry(start: int, offset: int, before: int, rule: str) -> int:
+    """The first label that belongs to a piece entered at its start: with or without the gap or the repeated part."""
+    if rule == "elapsed":
+        return start + offset
+    if rule == "both":
+        return start + min(before, offset)
+    return start + before
+
+
+def _count_cron(schedule: Schedule, after: int, until: int) -> int:
+    cron, where, rule = schedule.cron, schedule.zone, schedule.dst
+    assert cron is not None and where is not None
+    total, instant, until = 0, max(after + 1, FIRST), min(until, LAST - 1)
+    while instant <= until:
+        start, end, offset, before = where.piece(instant)
+        low = max(instant + offset, start + before) if rule == "once" else instant + offset
+        if instant == start and rule != "elapsed" and before < offset:
+            # Labels of the gap all fire at its end, where a label of its own may fire as well.
+            gap, own = cron.at_or_after(start + before), start + offset
+            if gap is not None and gap < own and cron.at_or_after(own) != own:
+                total += 1
+        total += cron.count(low, min(end, until + 1) + offset)
+        instant = end
+    return total

@@ -1,0 +1,1 @@
+"""A small, complete etcd v3 client over the JSON gateway: synchronous, typed, safe with threads and forks."""

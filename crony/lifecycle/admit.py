@@ -1,0 +1,46 @@
+"""Admit (transaction 6): a request leaves the inbox as a message, a wait or an outcome, in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crony.domain.outcome import Outcome
+from crony.domain.run import Request, Wait
+from crony.etcd.keys import Keys
+from crony.lifecycle.move import Dispatch, Move, sent
+
+
+def admit(
+    keys: Keys,
+    request: str,
+    *,
+    request_seen: int,
+    job: tuple[str, int] | None,
+    dispatches: Sequence[Dispatch] = (),
+    waits: Sequence[Wait] = (),
+    skips: Sequence[Outcome] = (),
+    end: Outcome | None = None,
+    rest: Request | None = None,
+) -> Move:
+    """Take the request off and put what it becomes.
+
+    `job` is (id, revision seen) of the job key it was decided from; None for the implicit job of a task, which has
+    no key. `end` is the final record of a run that never starts (refused). `rest` is what remains of a backfill.
+    """
+    puts, alive = sent(keys, dispatches)
+    puts |= {keys.run_wait(wait.run): wait.encode() for wait in waits}
+    puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
+    if end is not None:
+        puts[keys.out(end.run, "end")] = end.encode()
+    seen = {keys.run_in(request): request_seen}
+    if job is not None:
+        seen[keys.job(job[0])] = job[1]
+    if rest is not None:
+        puts[keys.run_in(request)] = rest.encode()
+    return Move(seen, alive, puts=puts, deletes=() if rest is not None else (keys.run_in(request),))
+
+
+def set_aside(keys: Keys, request: str, *, request_seen: int, value: bytes) -> Move:
+    """Move a request nobody can read to the dead letters."""
+    key = keys.run_in(request)
+    return Move({key: request_seen}, puts={keys.dead("in", request): value}, deletes=(key,))

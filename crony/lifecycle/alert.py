@@ -1,0 +1,46 @@
+"""Alert (transaction 21): what happened to the platform itself is put once, and deleted when the database has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from crony.domain.alert import Alert, leader_changed
+from crony.domain.run import Record
+from crony.etcd.keys import Keys
+from crony.lifecycle.move import Move
+
+LIMIT = 90
+"""Most alerts removed by one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastLeader(Record):
+    """`beat/<s>/last`: who took the lead last; it outlives the leader's own key, so that a change can be told."""
+
+    name: str
+    term: int
+
+
+def tell(keys: Keys, alert: Alert, *, gone: str = "", seen: Mapping[str, int] | None = None) -> Move:
+    """Put an alert nobody put before; `gone`: only while this incarnation's session is absent, `seen`: only while the
+    records it speaks of are as they were seen."""
+    key = keys.alert(alert.id)
+    return Move({**(seen or {}), key: 0}, gone=frozenset({gone} if gone else ()), puts={key: alert.encode()})
+
+
+def take_the_lead(
+    keys: Keys, shard: int, *, name: str, term: int, before: LastLeader | None, before_seen: int, at: float
+) -> Move:
+    """Note who leads; when another centre did before, put the alert about it. The very first leader changes nothing."""
+    last = keys.last_leader(shard)
+    puts = {last: LastLeader(name, term).encode()}
+    if before is not None and before.name != name:
+        alert = leader_changed(shard, term, name, before.name, at)
+        puts[keys.alert(alert.id)] = alert.encode()
+    return Move({last: before_seen}, puts=puts, proof=last)
+
+
+def sent(delivered: Mapping[str, int]) -> Move:
+    """Delete alert keys with the revisions at which their rows were committed. It puts nothing, as an archive (M2)."""
+    return Move(delivered, deletes=tuple(delivered))

@@ -1,0 +1,132 @@
+"""Transaction 10, end: an attempt ends in one fenced transaction, made by whoever holds its claim.
+
+Compared: the claim's revision (the fence). Done at once: message and claim go, the outcome is put, and
+either the run is over (its cancel order goes too) or its envelope is parked for the leader, which alone
+turns it into the next attempt. Repeating an end is harmless: the fence matches once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from crony.domain.outcome import Kind, Outcome
+from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
+from crony.domain.signing import peek
+from crony.etcd.client import Client
+from crony.etcd.keys import Keys
+from crony.etcd.txn import Txn, TxnResult, mod
+
+PATIENCE = 6 * 3600.0
+"""How long an end is tried while etcd is away, seconds. After that the session is long gone and others took over."""
+RETRIED = frozenset({Kind.FAILED, Kind.TIMED_OUT, Kind.REFUSED, Kind.LOST, Kind.UNKNOWN})
+"""Outcomes after which a further attempt may follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The attempt is ended by this fence: now, or by an earlier try of the same end whose answer was lost."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The claim is no longer ours: somebody else ended or took over the attempt. Nothing was written."""
+
+    found: Outcome | None
+    """The outcome that stands in its place, when there is one still in etcd."""
+
+
+def is_final(envelope: Envelope, kind: str) -> bool:
+    """Whether a run is over when this attempt ends as `kind`: no further attempt is allowed or needed."""
+    return kind not in RETRIED or envelope.attempt > int(envelope.retry.get("max", 0))
+
+
+def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **facts: object) -> Outcome:
+    """The outcome of this attempt, with everything the envelope knows filled in and `final` decided."""
+    base = Outcome(
+        run=envelope.run,
+        job=envelope.job,
+        name=envelope.name,
+        generation=envelope.generation,
+        revision=envelope.revision,
+        attempt=envelope.attempt,
+        kind=str(kind),
+        final=is_final(envelope, kind),
+        trigger=envelope.trigger,
+        ended_at=ended_at,
+        fence=fence,
+        fire_at=envelope.fire_at,
+        requested_at=envelope.requested_at,
+        params=envelope.params or None,
+        why=envelope.why,
+        idem=envelope.idem,
+    )
+    return replace(base, **facts)  # type: ignore[arg-type]
+
+
+def end(
+    client: Client,
+    keys: Keys,
+    envelope: str | bytes,
+    place: str,
+    fence: int,
+    outcome: Outcome,
+    *,
+    told: Envelope | None = None,
+    commit: Callable[[Txn], TxnResult] | None = None,
+) -> Ended | Stale:
+    """End the attempt that `envelope` (the sealed text as received) names, if the claim's revision is `fence`.
+
+    `told` is its content, where the caller has it already; `commit` carries out the transaction (default
+    `client.txn`; a batcher's, to share a request).
+    Raises `EtcdUnavailable` (nothing happened) or `EtcdUnknown` (it may have): calling again is right in both cases.
+    """
+    text = envelope.decode() if isinstance(envelope, bytes) else envelope
+    told = told or Envelope.read(peek(text))
+    result = (commit or client.txn)(transaction(keys, told, text, place, fence, outcome))
+    if result.succeeded:
+        return Ended(outcome)
+    found = _found(result)
+    return Ended(found) if found is not None and found.fence == fence else Stale(found)
+
+
+def transaction(keys: Keys, told: Envelope, sealed: str, place: str, fence: int, outcome: Outcome) -> Txn:
+    """The end of this attempt as one transaction; refused, it answers with the outcome found."""
+    message, claim = keys.message(told.queue, place), keys.claim(told.queue, place)
+    key = keys.out(told.run, told.attempt)
+    txn = Txn().when(mod(claim, fence)).delete(message).delete(claim).put(key, outcome.encode())
+    if outcome.final:
+        if outcome.node:
+            txn.delete(keys.cmd(outcome.node, told.run))
+    else:
+        txn.put(keys.run_wait(told.run), _parked(told, sealed, outcome).encode())
+    txn.otherwise.get(key)
+    return txn
+
+
+def _parked(told: Envelope, sealed: str, outcome: Outcome) -> Wait:
+    avoid = list(told.avoid)
+    if told.retry.get("elsewhere") and outcome.node and outcome.node not in avoid:
+        avoid.append(outcome.node)
+    return Wait(
+        run=told.run,
+        envelope=sealed,
+        finished=told.attempt,
+        reason=WaitReason.ENDED.value,
+        since_at=outcome.ended_at,
+        losses=told.losses + (outcome.kind == Kind.LOST),
+        outcome=outcome.kind,
+        detail=outcome.reason[:200],
+        avoid=avoid,
+    )
+
+
+def _found(result: TxnResult) -> Outcome | None:
+    for kv in result.responses[0] if result.responses else ():
+        try:
+            return Outcome.read(kv.value)
+        except UnknownRecord:
+            return None
+    return None

@@ -1,0 +1,199 @@
+"""Look: the runs that live in etcd, read at one revision. For showing only; seals are not checked here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crony.domain import ids
+from crony.domain.run import Claim, Envelope, Request, State, UnknownRecord, Wait
+from crony.domain.signing import peek
+from crony.errors import CronyError
+from crony.etcd.client import KV, Client
+from crony.etcd.keys import Keys, decode
+from crony.transport_etcd import message
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run that has not ended. Instants are epoch seconds; `attempt` is the one under way or coming next."""
+
+    run: str
+    job: str
+    name: str
+    state: State
+    attempt: int
+    node: str
+    """Node chosen or holding it; empty while it waits."""
+    since_at: float
+    """When it came into this state, as far as the records tell."""
+    due_at: float
+    """Not before this; 0: as soon as possible."""
+    reason: str
+    trigger: str
+    fire_at: float | None
+    priority: int
+    requested_at: float = 0.0
+    generation: int = 0
+    revision: int = 0
+    detail: str = ""
+    why: str = ""
+    incarnation: str = ""
+
+
+def live_runs(client: Client, keys: Keys, *, job: str | None = None, run: str | None = None) -> list[LiveRun]:
+    """Live runs, of one job or of one run id if given, oldest first. Records nobody can read are left out."""
+    start = f"{run}" if run else f"{job}." if job else ""
+    first = client.list(keys.run_in(""))
+    at = first.revision
+    found = [_requested(kv) for kv in first.kvs]
+    found += [_waiting(kv) for kv in client.list(keys.run_wait(start), revision=at).kvs]
+    found += [_accepted(kv) for kv in client.list(keys.run_acc(start), revision=at).kvs]
+    found += _queued(keys, client.list(f"{keys.run}q/", revision=at).kvs, start)
+    wanted = (live for live in found if live is not None)
+    return sorted(
+        (live for live in wanted if (job is None or live.job == job) and (run is None or live.run == run)),
+        key=lambda live: (live.requested_at, live.run),
+    )
+
+
+def is_known(client: Client, keys: Keys, run: str) -> bool:
+    """Whether etcd holds anything of a run, its outcomes included (they stay a minute after the archive has them)."""
+    # In this order: a run that ends in between is in both, not in neither.
+    return bool(
+        live_runs(client, keys, run=run) or client.range(keys.out(run, ""), keys.out(run, "") + "\x7f", limit=1).kvs
+    )
+
+
+def _requested(kv: KV) -> LiveRun | None:
+    try:
+        request = Request.read(kv.value)
+    except UnknownRecord:
+        return None
+    if request.kind != "run":
+        return None
+    return LiveRun(
+        run=request.run,
+        job=request.job,
+        name=request.name,
+        state=State.REQUESTED,
+        attempt=1,
+        node="",
+        since_at=request.requested_at,
+        due_at=request.not_before_at,
+        reason="waits for the leader",
+        trigger=request.trigger,
+        fire_at=None,
+        priority=request.priority or 0,
+        requested_at=request.requested_at,
+        generation=request.generation,
+    )
+
+
+def _waiting(kv: KV) -> LiveRun | None:
+    try:
+        wait = Wait.read(kv.value)
+    except UnknownRecord:
+        return None
+    envelope = _opened(wait.envelope)
+    if envelope is None:
+        return None
+    return _live(
+        envelope,
+        State.WAITING,
+        wait.finished + 1,
+        "",
+        wait.since_at,
+        reason=wait.reason,
+        due_at=wait.due_at,
+        detail=wait.detail,
+    )
+
+
+def _accepted(kv: KV) -> LiveRun | None:
+    try:
+        record = json.loads(kv.value)
+        envelope = _opened(record["envelope"])
+        node = str(record.get("node", ""))
+        since = float(record.get("at", 0))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return (
+        None
+        if envelope is None
+        else _live(envelope, State.ACCEPTED, envelope.attempt, node, since, reason="accepted by its callee")
+    )
+
+
+def _queued(keys: Keys, kvs: Iterable[KV], start: str) -> list[LiveRun | None]:
+    """Messages with the claims beside them."""
+    prefix = f"{keys.run}q/"
+    messages: dict[tuple[str, str], bytes] = {}
+    claims: dict[tuple[str, str], bytes] = {}
+    for kv in kvs:
+        queue, kind, place = kv.key[len(prefix) :].split("/", 2)
+        if ids.place_ident(place).startswith(start) if "." in place else not start:
+            (messages if kind == "m" else claims)[queue, place] = kv.value
+    return [_message(decode(queue), value, claims.get((queue, place))) for (queue, place), value in messages.items()]
+
+
+def _message(queue: str, value: bytes, claim: bytes | None) -> LiveRun | None:
+    try:
+        sealed = json.loads(message.decode(value)["body"])[0][0]
+        held = Claim.read(claim) if claim is not None else None
+    except (CronyError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    envelope = _opened(sealed)
+    if envelope is None:
+        return None
+    chosen = "" if queue.startswith("run.@") else queue.removeprefix("run.")
+    if held is None or not held.incarnation:
+        return _live(
+            envelope, State.QUEUED, envelope.attempt, chosen, envelope.requested_at, incarnation=envelope.incarnation
+        )
+    node = held.node or chosen
+    return _live(
+        envelope, State.RUNNING, envelope.attempt, node, held.at or envelope.requested_at, incarnation=held.incarnation
+    )
+
+
+def _opened(sealed: str) -> Envelope | None:
+    try:
+        return Envelope.read(peek(sealed))
+    except (ValueError, KeyError, TypeError, UnknownRecord):
+        return None
+
+
+def _live(
+    envelope: Envelope,
+    state: State,
+    attempt: int,
+    node: str,
+    since_at: float,
+    *,
+    reason: str = "",
+    due_at: float = 0.0,
+    detail: str = "",
+    incarnation: str = "",
+) -> LiveRun:
+    return LiveRun(
+        run=envelope.run,
+        job=envelope.job,
+        name=envelope.name,
+        state=state,
+        attempt=attempt,
+        node=node,
+        since_at=since_at,
+        due_at=due_at,
+        reason=reason,
+        trigger=envelope.trigger,
+        fire_at=envelope.fire_at,
+        priority=envelope.priority,
+        requested_at=envelope.requested_at,
+        generation=envelope.generation,
+        revision=envelope.revision,
+        detail=detail,
+        why=envelope.why,
+        incarnation=incarnation,
+    )

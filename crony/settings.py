@@ -1,0 +1,151 @@
+"""One frozen settings object, read once from `CRONY_*` variables (and `CRONY_*_FILE` for secrets).
+
+Unknown `CRONY_` variables are refused with a suggestion, because a misspelt setting is a setting
+that lies. No module reads the environment but this one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from crony.errors import Invalid
+
+_FOREIGN = frozenset({"CRONY_RUN_ID", "CRONY_JOB", "CRONY_ATTEMPT", "CRONY_FIRE_TIME", "CRONY_NAME", "CRONY_FENCE"})
+_FOREIGN_PREFIXES = ("CRONY_PARAM_", "CRONY_TEST_")
+"""Facts and parameters of a run that a job's own environment carries; not settings."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _items(value: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+def _flag(value: str) -> bool:
+    if value.lower() in ("1", "true", "yes", "on"):
+        return True
+    if value.lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("write on or off")
+
+
+def _labels(value: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for item in _items(value):
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise ValueError("write key=value, separated by commas")
+        pairs.append((key, text))
+    return tuple(sorted(pairs))
+
+
+def _setting(parse: Callable[[str], Any], default: Any, about: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parse": parse, "about": about, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a process of Crony can be told. Each field is `CRONY_<NAME>`; secrets also `CRONY_<NAME>_FILE`."""
+
+    namespace: str = _setting(_text, "default", "key prefix `/crony/<namespace>/`; one etcd can hold several")
+    etcd_endpoints: tuple[str, ...] = _setting(_items, ("http://127.0.0.1:2379",), "etcd members, with commas")
+    etcd_user: str = _setting(_text, "", "etcd user")
+    etcd_password: str = _setting(_text, "", "etcd password", secret=True)
+    etcd_ca: str = _setting(_text, "", "file with the CA certificate of etcd")
+    etcd_cert: str = _setting(_text, "", "file with our client certificate")
+    etcd_key: str = _setting(_text, "", "file with the key of our client certificate")
+    etcd_timeout: float = _setting(float, 4.0, "deadline of one etcd request, seconds")
+    database_url: str = _setting(_text, "", "SQLAlchemy URL: sqlite:///… or mysql+pymysql://…", secret=True)
+    api: str = _setting(_text, "", "address of the web API, such as http://127.0.0.1:8400")
+    token: str = _setting(_text, "", "API token of this client or node", secret=True)
+    web_host: str = _setting(_text, "127.0.0.1", "address the web listens on")
+    web_port: int = _setting(int, 8400, "port the web listens on")
+    signing_key: str = _setting(_text, "", "Ed25519 private key (base64) of this web or centre", secret=True)
+    web_keys: tuple[str, ...] = _setting(_items, (), "public keys of webs, base64: who may define jobs")
+    centre_keys: tuple[str, ...] = _setting(_items, (), "public keys of centres, base64: who may dispatch")
+    imports: tuple[str, ...] = _setting(_items, (), "modules whose Celery tasks may be run by name")
+    centre: str = _setting(_text, "", "name of this centre; default host and pid")
+    leader_ttl: float = _setting(float, 5.0, "lease of the leading centre, seconds")
+    node: str = _setting(_text, "", "stable name of this node; default the host name")
+    node_ttl: float = _setting(float, 10.0, "lease of a node, seconds")
+    node_weight: int = _setting(int, 100, "share of work this node asks for (0-1000)")
+    node_labels: tuple[tuple[str, str], ...] = _setting(_labels, (), "labels of this node: key=value,…")
+    grace: float = _setting(float, 5.0, "how long a lost node may come back and keep its started work, seconds")
+    shell: bool = _setting(_flag, False, "this node runs shell jobs")
+    spool_dir: str = _setting(_text, "", "where a node keeps output until the web has it")
+    spool_limit: int = _setting(int, 256 * 1024 * 1024, "most bytes of output kept on a node")
+    output_limit: int = _setting(int, 4 * 1024 * 1024, "most bytes of output kept of one attempt")
+    state_dir: str = _setting(_text, "", "where a centre keeps what must outlive it (highest revision seen)")
+    log_level: str = _setting(_text, "info", "debug, info, warning or error")
+    log_format: str = _setting(_text, "auto", "text, json, or auto: text at a terminal, else json")
+    retention_days: int = _setting(int, 30, "days that runs and output are kept in the database")
+
+    def __post_init__(self) -> None:
+        """Cross-field rules. Raises `Invalid` naming the variable."""
+        if not 1 <= self.leader_ttl <= 60:
+            raise Invalid("CRONY_LEADER_TTL", "must be between 1 and 60 seconds")
+        if not 2 <= self.node_ttl <= 120:
+            raise Invalid("CRONY_NODE_TTL", "must be between 2 and 120 seconds")
+        if not 0 <= self.grace < 2 * self.node_ttl:
+            raise Invalid("CRONY_GRACE", "must be at least 0 and less than twice CRONY_NODE_TTL")
+        if not 0 <= self.node_weight <= 1000:
+            raise Invalid("CRONY_NODE_WEIGHT", "must be between 0 and 1000")
+        if not self.etcd_endpoints or len(set(self.etcd_endpoints)) != len(self.etcd_endpoints):
+            raise Invalid("CRONY_ETCD_ENDPOINTS", "must name each etcd member once")
+
+    @property
+    def node_name(self) -> str:
+        """Stable name of this node."""
+        return self.node or socket.gethostname()
+
+    @property
+    def centre_name(self) -> str:
+        """Name of this centre."""
+        return self.centre or f"{socket.gethostname()}-{os.getpid()}"
+
+
+def variables() -> list[tuple[str, str, Any, bool]]:
+    """(variable, what it is about, default, secret) of each setting, for the reference page."""
+    return [(f"CRONY_{f.name.upper()}", f.metadata["about"], f.default, f.metadata["secret"]) for f in fields(Settings)]
+
+
+def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from `environ` (default: the process's), `overrides` winning. Raises `Invalid` naming the variable."""
+    environ = os.environ if environ is None else environ
+    known = {f"CRONY_{f.name.upper()}": f for f in fields(Settings)}
+    values: dict[str, Any] = {}
+    for variable, raw in environ.items():
+        if not variable.startswith("CRONY_") or variable in _FOREIGN or variable.startswith(_FOREIGN_PREFIXES):
+            continue
+        setting, text = known.get(variable), raw
+        if setting is None and variable.endswith("_FILE"):
+            setting = known.get(variable.removesuffix("_FILE"))
+            if setting is not None and variable.removesuffix("_FILE") in environ:
+                raise Invalid(variable, "is set beside the variable itself", hint="keep one of the two")
+            if setting is not None:
+                text = _read(variable, raw)
+        if setting is None:
+            near = difflib.get_close_matches(variable, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see `crony config`"
+            raise Invalid(variable, "is not a setting", hint=hint)
+        try:
+            values[setting.name] = setting.metadata["parse"](text)
+        except ValueError as error:
+            raise Invalid(variable, f"cannot be read: {error}") from None
+    values.update(overrides)
+    return Settings(**values)
+
+
+def _read(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(variable, f"cannot be read: {error}") from None

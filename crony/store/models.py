@@ -1,0 +1,364 @@
+"""The tables. Ids and names compare byte by byte (case and accents differ); instants are milliseconds, floats here.
+
+The migrations are the truth of an installed database; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Index, Integer, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from crony.domain.alert import ID_LIMIT
+from crony.store.types import Instant, Json, Words, long_bytes, long_text
+
+ID = 40
+"""Most characters of ids we make ourselves (job, user, token)."""
+RUN = 128
+"""Most characters of a run id."""
+ALERT = ID_LIMIT
+"""Most characters of an alert id."""
+NAME = 255
+"""Most characters of a name of a job, node or user."""
+SENTENCE = 1000
+"""Most characters of a reason or an explanation; longer ones are cut."""
+
+_MYSQL = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mysql_row_format": "DYNAMIC",
+}
+
+
+def _serial() -> Any:
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Root of the models."""
+
+    metadata = MetaData()
+    type_annotation_map = {float: Instant(), str: String(NAME), int: BigInteger(), bool: Boolean()}  # noqa: RUF012
+
+
+class JobRow(Base):
+    """A job as last saved. `live_name` is the name while the job is not deleted: that is what must be unique."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    name: Mapped[str]
+    live_name: Mapped[str | None]
+    generation: Mapped[int]
+    revision: Mapped[int]
+    enabled: Mapped[bool]
+    document: Mapped[Any] = mapped_column(Json)
+    search: Mapped[str | None] = mapped_column(long_text())
+    """What a search looks at (see `store.search`), set with each save; None: saved by a version before it."""
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+    updated_by: Mapped[str]
+    deleted_at: Mapped[float | None]
+    __table_args__ = (
+        UniqueConstraint("live_name", name="uq_jobs_live_name"),
+        Index("ix_jobs_name", "name", "generation"),
+        Index("ix_jobs_deleted", "deleted_at"),
+        _MYSQL,
+    )
+
+
+class JobVersionRow(Base):
+    """One save of a job. `save` names the request that made it, so that a repeated save finds itself."""
+
+    __tablename__ = "job_versions"
+    job_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    save: Mapped[str] = mapped_column(String(ID))
+    action: Mapped[str] = mapped_column(String(20))
+    name: Mapped[str]
+    document: Mapped[Any] = mapped_column(Json)
+    actor: Mapped[str]
+    at: Mapped[float]
+    __table_args__ = (_MYSQL,)
+
+
+class CalendarRow(Base):
+    """A calendar as last saved."""
+
+    __tablename__ = "calendars"
+    name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
+    revision: Mapped[int]
+    document: Mapped[Any] = mapped_column(Json)
+    updated_at: Mapped[float]
+    updated_by: Mapped[str]
+    __table_args__ = (_MYSQL,)
+
+
+class CalendarVersionRow(Base):
+    """One save or the deletion of a calendar; revisions go on rising when a deleted name is used again."""
+
+    __tablename__ = "calendar_versions"
+    name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    save: Mapped[str] = mapped_column(String(ID))
+    action: Mapped[str] = mapped_column(String(20))
+    document: Mapped[Any] = mapped_column(Json)
+    actor: Mapped[str]
+    at: Mapped[float]
+    __table_args__ = (_MYSQL,)
+
+
+class JobCalendarRow(Base):
+    """That a job, as last saved, names a calendar."""
+
+    __tablename__ = "job_calendars"
+    calendar: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    __table_args__ = (Index("ix_job_calendars_job", "job_id"), _MYSQL)
+
+
+class RunRow(Base):
+    """A run as far as the archive knows it. Once `state` is ended nothing in the row changes."""
+
+    __tablename__ = "runs"
+    id: Mapped[str] = mapped_column(String(RUN), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(ID))
+    job_name: Mapped[str] = mapped_column(Words(NAME))
+    generation: Mapped[int]
+    revision: Mapped[int]
+    trigger: Mapped[str] = mapped_column("trigger_kind", String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    outcome: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(Words(SENTENCE))
+    attempt: Mapped[int]
+    code: Mapped[int | None]
+    node: Mapped[str] = mapped_column(Words(NAME))
+    fire_at: Mapped[float | None]
+    requested_at: Mapped[float | None]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+    sort_at: Mapped[float]
+    result: Mapped[Any] = mapped_column(Json, nullable=True)
+    params: Mapped[Any] = mapped_column(Json, nullable=True)
+    why: Mapped[str] = mapped_column(Words(SENTENCE))
+    idem: Mapped[str] = mapped_column(Words(NAME))
+    __table_args__ = (
+        Index("ix_runs_sort", "sort_at", "id"),
+        Index("ix_runs_job", "job_id", "sort_at", "id"),
+        Index("ix_runs_outcome", "outcome", "sort_at", "id"),
+        Index("ix_runs_node", "node", "sort_at", "id"),
+        _MYSQL,
+    )
+
+
+class AttemptRow(Base):
+    """How one attempt ended; the first outcome wins."""
+
+    __tablename__ = "attempts"
+    run_id: Mapped[str] = mapped_column(String(RUN), primary_key=True)
+    n: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    outcome: Mapped[str] = mapped_column(String(20))
+    final: Mapped[bool]
+    reason: Mapped[str] = mapped_column(Words(SENTENCE))
+    detail: Mapped[str] = mapped_column(Words(SENTENCE))
+    code: Mapped[int | None]
+    node: Mapped[str] = mapped_column(Words(NAME))
+    incarnation: Mapped[str] = mapped_column(Words(ID))
+    fence: Mapped[int]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float]
+    result: Mapped[Any] = mapped_column(Json, nullable=True)
+    why: Mapped[str] = mapped_column(Words(SENTENCE))
+    __table_args__ = (_MYSQL,)
+
+
+class SkipRow(Base):
+    """A due fire, or a range of them, that became no run. `run_id` bears the first skipped instant."""
+
+    __tablename__ = "skips"
+    run_id: Mapped[str] = mapped_column(String(RUN), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(ID))
+    job_name: Mapped[str] = mapped_column(Words(NAME))
+    generation: Mapped[int]
+    revision: Mapped[int]
+    trigger: Mapped[str] = mapped_column("trigger_kind", String(20))
+    reason: Mapped[str] = mapped_column(Words(40))
+    detail: Mapped[str] = mapped_column(Words(SENTENCE))
+    fire_at: Mapped[float | None]
+    to_at: Mapped[float | None]
+    count: Mapped[int] = mapped_column("fires", BigInteger)
+    decided_at: Mapped[float]
+    __table_args__ = (
+        Index("ix_skips_sort", "decided_at", "run_id"),
+        Index("ix_skips_job", "job_id", "decided_at", "run_id"),
+        _MYSQL,
+    )
+
+
+class RejectRow(Base):
+    """An outcome that the database refused, kept as text for a person. `id` is the SHA-256 of the record."""
+
+    __tablename__ = "archive_rejects"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    run_id: Mapped[str] = mapped_column(Words(RUN))
+    error: Mapped[str] = mapped_column(Words(SENTENCE))
+    record: Mapped[str] = mapped_column(long_text())
+    at: Mapped[float]
+    __table_args__ = (_MYSQL,)
+
+
+class OutputRow(Base):
+    """The output of one attempt: how much is stored without a gap, and whether more will come."""
+
+    __tablename__ = "outputs"
+    run_id: Mapped[str] = mapped_column(String(RUN), primary_key=True)
+    n: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    size: Mapped[int]
+    final: Mapped[bool]
+    truncated: Mapped[bool]
+    updated_at: Mapped[float]
+    __table_args__ = (Index("ix_outputs_updated", "updated_at"), _MYSQL)
+
+
+class OutputChunkRow(Base):
+    """A piece of output, zlib-compressed. `length` counts bytes before compression."""
+
+    __tablename__ = "output_chunks"
+    run_id: Mapped[str] = mapped_column(String(RUN), primary_key=True)
+    n: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    offset: Mapped[int] = mapped_column("start", BigInteger, primary_key=True, autoincrement=False)
+    length: Mapped[int] = mapped_column(Integer)
+    data: Mapped[bytes] = mapped_column(long_bytes())
+    __table_args__ = (_MYSQL,)
+
+
+class NodeRow(Base):
+    """A node as last seen, for pages about nodes that are gone."""
+
+    __tablename__ = "nodes"
+    name: Mapped[str] = mapped_column(String(NAME), primary_key=True)
+    incarnation: Mapped[str] = mapped_column(Words(ID))
+    hostname: Mapped[str] = mapped_column(Words(NAME))
+    version: Mapped[str] = mapped_column(Words(40))
+    capacity: Mapped[int]
+    labels: Mapped[Any] = mapped_column(Json)
+    kinds: Mapped[Any] = mapped_column(Json)
+    started_at: Mapped[float]
+    seen_at: Mapped[float]
+    __table_args__ = (_MYSQL,)
+
+
+class AlertRow(Base):
+    """Something a person must know. `id` follows from what happened: delivered twice, it is one row."""
+
+    __tablename__ = "alerts"
+    id: Mapped[str] = mapped_column(String(ALERT), primary_key=True)
+    kind: Mapped[str] = mapped_column(Words(20))
+    at: Mapped[float]
+    job_id: Mapped[str] = mapped_column(Words(ID))
+    job_name: Mapped[str] = mapped_column(Words(NAME))
+    run_id: Mapped[str] = mapped_column(Words(RUN))
+    attempt: Mapped[int]
+    outcome: Mapped[str] = mapped_column(Words(20))
+    node: Mapped[str] = mapped_column(Words(NAME))
+    reason: Mapped[str] = mapped_column(Words(SENTENCE))
+    times: Mapped[int]
+    __table_args__ = (
+        Index("ix_alerts_sort", "at", "id"),
+        Index("ix_alerts_kind", "kind", "at", "id"),
+        Index("ix_alerts_job", "job_id", "at", "id"),
+        Index("ix_alerts_node", "node", "at", "id"),
+        _MYSQL,
+    )
+
+
+class UserRow(Base):
+    """A person who signs in. `key` is the name folded for comparing; no password hash: sign-in by link only."""
+
+    __tablename__ = "users"
+    id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    name: Mapped[str]
+    key: Mapped[str] = mapped_column("name_key", String(NAME))
+    role: Mapped[str] = mapped_column(String(20))
+    password: Mapped[str | None]
+    disabled: Mapped[bool]
+    created_at: Mapped[float]
+    password_at: Mapped[float | None]
+    seen_at: Mapped[float | None]
+    __table_args__ = (UniqueConstraint("name_key", name="uq_users_key"), _MYSQL)
+
+
+class WebSessionRow(Base):
+    """A signed-in browser. Only the SHA-256 of the session id is stored."""
+
+    __tablename__ = "web_sessions"
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(ID))
+    created_at: Mapped[float]
+    seen_at: Mapped[float]
+    ends_at: Mapped[float]
+    address: Mapped[str] = mapped_column(Words(64))
+    agent: Mapped[str] = mapped_column(Words(NAME))
+    __table_args__ = (Index("ix_web_sessions_user", "user_id"), Index("ix_web_sessions_ends", "ends_at"), _MYSQL)
+
+
+class LoginLinkRow(Base):
+    """A sign-in link that works once. Only its SHA-256 is stored; `used_by` names the request that used it."""
+
+    __tablename__ = "login_links"
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(20))
+    user_id: Mapped[str | None] = mapped_column(String(ID))
+    role: Mapped[str] = mapped_column(String(20))
+    created_at: Mapped[float]
+    ends_at: Mapped[float]
+    used_by: Mapped[str | None] = mapped_column(String(ID))
+    used_at: Mapped[float | None]
+    __table_args__ = (Index("ix_login_links_ends", "ends_at"), _MYSQL)
+
+
+class LoginTryRow(Base):
+    """Failed sign-ins under one key (account and address, or address), for the throttle."""
+
+    __tablename__ = "login_tries"
+    key: Mapped[str] = mapped_column("try_key", String(64), primary_key=True)
+    failures: Mapped[int]
+    last_at: Mapped[float]
+    __table_args__ = (Index("ix_login_tries_last", "last_at"), _MYSQL)
+
+
+class TokenRow(Base):
+    """An API token. Only its SHA-256 is stored; `hint` is its beginning, for recognising it."""
+
+    __tablename__ = "tokens"
+    id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    name: Mapped[str] = mapped_column(Words(NAME))
+    hash: Mapped[str] = mapped_column(String(64))
+    hint: Mapped[str] = mapped_column(String(20))
+    scope: Mapped[str] = mapped_column(String(20))
+    user_id: Mapped[str | None] = mapped_column(String(ID))
+    created_at: Mapped[float]
+    ends_at: Mapped[float | None]
+    used_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+    __table_args__ = (UniqueConstraint("hash", name="uq_tokens_hash"), _MYSQL)
+
+
+class AuditRow(Base):
+    """Who did what when; rows are only ever added."""
+
+    __tablename__ = "audit"
+    id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    at: Mapped[float]
+    actor: Mapped[str] = mapped_column(Words(NAME))
+    action: Mapped[str] = mapped_column(String(40))
+    kind: Mapped[str] = mapped_column("target_kind", String(20))
+    target: Mapped[str] = mapped_column("target_id", Words(NAME))
+    detail: Mapped[Any] = mapped_column(Json, nullable=True)
+    address: Mapped[str] = mapped_column(Words(64))
+    __table_args__ = (
+        Index("ix_audit_at", "at", "id"),
+        Index("ix_audit_target", "target_kind", "target_id", "at"),
+        _MYSQL,
+    )

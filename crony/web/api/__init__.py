@@ -1,0 +1,28 @@
+"""The REST API under `/api/v1`: complete by itself; the pages call the same functions."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+
+from crony.web.api import alerts, calendars, control, health, ingest, jobs, nodes, tokens
+from crony.web.api import runs as run_routes
+from crony.web.api.query import no_unknown
+
+router = APIRouter()
+router.include_router(health.router)
+_versioned = APIRouter(prefix="/api/v1", dependencies=[Depends(no_unknown)])
+for _part in (
+    jobs.router,
+    run_routes.router,
+    alerts.router,
+    control.router,
+    calendars.router,
+    nodes.router,
+    tokens.router,
+    ingest.router,
+    health.v1,
+):
+    _versioned.include_router(_part)
+router.include_router(_versioned)
+
+__all__ = ["router"]

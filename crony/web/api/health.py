@@ -1,0 +1,116 @@
+"""Health, version, figures and the API's own description. Details are for those who are signed in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from crony.clock import SYSTEM, rfc3339
+from crony.errors import CronyError
+from crony.store import runs as archive
+from crony.web.api.jobs import TheWeb
+from crony.web.auth import ANYBODY, PUBLIC, VIEWER
+from crony.web.wiring import Web
+
+router = APIRouter(tags=["health"])
+v1 = APIRouter(tags=["health"])
+
+
+@router.get("/livez", dependencies=[Depends(PUBLIC)])
+def livez() -> Response:
+    """This process answers."""
+    return Response("alive\n", media_type="text/plain")
+
+
+@router.get("/readyz", dependencies=[Depends(PUBLIC)])
+def readyz(web: TheWeb, request: Request, verbose: Annotated[str | None, Query(max_length=10)] = None) -> Response:
+    """Whether what the web needs is there; names what is away. `?verbose` adds details for those signed in."""
+    health = web.health()
+    lines = [f"{name}: away" for name in health.away] or ["ready"]
+    if verbose is not None and request.state.identity is not None:
+        lines = [
+            f"etcd: {health.etcd or 'there'}",
+            *([f"etcd version: {health.etcd_facts.version}"] if health.etcd_facts else []),
+            *_stopped(web),
+            f"database: {health.database or f'there ({health.database_ms:.1f} ms)'}",
+        ]
+    return Response("\n".join(lines) + "\n", 503 if health.away else 200, media_type="text/plain")
+
+
+def _stopped(web: Web) -> list[str]:
+    """A line when the stop switch is set; not ready it is not, for it was asked for."""
+    try:
+        switch = web.live.switch()
+    except CronyError:
+        return []
+    reason = f": {switch.reason}" if switch.reason else ""
+    return [f"dispatch: stopped by {switch.by or '?'} at {rfc3339(switch.at)}{reason}"] if switch.stop else []
+
+
+@router.get("/version", dependencies=[Depends(ANYBODY)])
+def version(web: TheWeb) -> dict[str, str]:
+    """Which Crony answers."""
+    return {"name": "crony", "version": web.version}
+
+
+@router.get("/metrics", dependencies=[Depends(VIEWER)])
+def metrics(web: TheWeb) -> Response:
+    """Figures for Prometheus; what is away is missing, and said by `crony_up`."""
+    return Response(_exposition(web), media_type=CONTENT_TYPE_LATEST)
+
+
+@v1.get("/openapi.json", dependencies=[Depends(ANYBODY)], include_in_schema=False)
+def openapi(web: TheWeb, request: Request) -> dict[str, Any]:
+    """The description of this API."""
+    routes = [route for route in iter_route_contexts(request.app.routes) if (route.path or "").startswith("/api/")]
+    return get_openapi(
+        title="Crony", version=web.version, routes=routes, summary="A distributed scheduled-job platform",
+        description="Errors are RFC 9457 problems. Lists are pages: pass `next_cursor` as `cursor`.",
+    )  # fmt: skip
+
+
+def _exposition(web: Web) -> bytes:
+    registry = CollectorRegistry()
+    health = web.health()
+    up = Gauge("crony_up", "Whether what the web needs is there", ["part"], registry=registry)
+    up.labels("etcd").set(not health.etcd)
+    up.labels("database").set(not health.database)
+    if health.etcd_facts is not None:
+        Gauge("crony_etcd_db_bytes", "Size of etcd's store", registry=registry).set(health.etcd_facts.db_size)
+    try:
+        _live(web, registry)
+    except CronyError:
+        pass  # crony_up says so
+    try:
+        counts = archive.counts(web.db, since=SYSTEM.wall() - 3600)
+        hour = Gauge("crony_runs_last_hour", "Runs ended in the last hour", ["outcome"], registry=registry)
+        for outcome in ("succeeded", "failed", "timed_out", "cancelled", "lost", "unknown", "refused", "skipped"):
+            hour.labels(outcome).set(counts.get(outcome, 0))
+    except CronyError:
+        pass
+    return generate_latest(registry)
+
+
+def _live(web: Web, registry: CollectorRegistry) -> None:
+    runs = Gauge("crony_runs_live", "Runs that have not ended", ["state"], registry=registry)
+    for state in ("requested", "waiting", "queued", "running", "accepted"):
+        runs.labels(state).set(0)
+    for run in web.live.runs():
+        runs.labels(str(run.state)).inc()
+    Gauge("crony_stopped", "Whether the stop switch is set", registry=registry).set(web.live.switch().stop)
+    Gauge("crony_leader", "Whether a centre leads", registry=registry).set(web.live.leader() is not None)
+    nodes = Gauge("crony_nodes", "Nodes by state", ["state"], registry=registry)
+    for state in ("ready", "cordoned", "draining", "away"):
+        nodes.labels(state).set(0)
+    for node in web.live.nodes().values():
+        nodes.labels(node.state).inc()
+    Gauge("crony_outcomes_unarchived", "Runs whose outcome is still in etcd", registry=registry).set(
+        len(web.live.outcomes())
+    )
+    waiting = Gauge("crony_queue_waiting", "Messages nobody has claimed", ["queue"], registry=registry)
+    for queue in web.live.queues():
+        waiting.labels(queue.name).set(queue.waiting)

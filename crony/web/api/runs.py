@@ -1,0 +1,159 @@
+"""`/api/v1/runs`: runs from the archive and from etcd, their output, and stopping them; skipped fires; figures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from crony.clock import SYSTEM
+from crony.domain import ids
+from crony.domain.outcome import Kind
+from crony.errors import Conflict, Invalid, NotFound
+from crony.lifecycle import enqueue
+from crony.store import output
+from crony.store import runs as archive
+from crony.web import runs, shapes
+from crony.web.api.jobs import TheWeb, Who
+from crony.web.api.query import Cursor, Limit, instant
+from crony.web.auth import OPERATOR, VIEWER, address_of
+from crony.web.triggering import note
+from crony.web.wiring import Web
+
+router = APIRouter(tags=["runs"])
+
+State = Literal["requested", "waiting", "queued", "running", "accepted", "ended"]
+Ended = Literal["succeeded", "failed", "timed_out", "cancelled", "lost", "unknown", "refused"]
+Why = Literal["schedule", "manual", "api", "enqueue", "backfill"]
+Text = Annotated[str | None, Query(max_length=255)]
+PIECE = 1 << 20
+"""Most bytes of output in one answer."""
+
+
+def job_id(web: Web, ref: str | None) -> str | None:
+    """The id of a job given by id or name; an id nobody knows (any more) is taken as it is."""
+    if ref is None:
+        return None
+    try:
+        found: str = web.catalog.get(ref).id
+        return found
+    except NotFound:
+        return ref
+
+
+@router.get("/runs", dependencies=[Depends(VIEWER)])
+def list_runs(
+    web: TheWeb,
+    job: Text = None,
+    state: State | None = None,
+    outcome: Ended | None = None,
+    node: Text = None,
+    trigger: Why | None = None,
+    since: Text = None,
+    until: Text = None,
+    limit: Limit = None,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """Runs, newest first; live ones on the first page."""
+    wanted = archive.Filter(
+        job=job_id(web, job), outcome=outcome, state=state, node=node, trigger=trigger,
+        since=instant(since, "since"), until=instant(until, "until"),
+    )  # fmt: skip
+    found, after, away = runs.list_runs(web.db, web.live, wanted, limit=limit, cursor=cursor)
+    if away:
+        raise away[0]  # half a list must not look like a whole one to a program
+    return {"items": [shapes.run(run) for run in found], "next_cursor": after}
+
+
+@router.get("/skips", dependencies=[Depends(VIEWER)])
+def skips(
+    web: TheWeb, job: Text = None, since: Text = None, until: Text = None, limit: Limit = None, cursor: Cursor = None
+) -> dict[str, Any]:
+    """Fires that became no run, with their reasons."""
+    page = archive.list_skips(
+        web.db, job=job_id(web, job), since=instant(since, "since"), until=instant(until, "until"),
+        limit=limit, cursor=cursor,
+    )  # fmt: skip
+    return {"items": [shapes.skip(item) for item in page.items], "next_cursor": page.next_cursor}
+
+
+@router.get("/stats", dependencies=[Depends(VIEWER)])
+def stats(web: TheWeb, hours: Annotated[int, Query(ge=1, le=24 * 31)] = 24) -> dict[str, Any]:
+    """Runs by outcome in the last `hours`, live runs by state, nodes by state, and who leads."""
+    now = SYSTEM.wall()
+    alive: dict[str, int] = {}
+    for run in web.live.runs():
+        alive[str(run.state)] = alive.get(str(run.state), 0) + 1
+    nodes: dict[str, int] = {}
+    for node in web.live.nodes().values():
+        nodes[node.state] = nodes.get(node.state, 0) + 1
+    return {
+        "hours": hours,
+        "outcomes": archive.counts(web.db, since=now - hours * 3600),
+        "live": alive,
+        "nodes": nodes,
+        "leader": web.live.leader(),
+    }
+
+
+@router.get("/runs/{run}/output", dependencies=[Depends(VIEWER)])
+def read_output(
+    web: TheWeb,
+    run: str,
+    attempt: Annotated[int | None, Query(ge=1, le=1000)] = None,
+    offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
+) -> Response:
+    """Raw output from a byte offset. `X-Next-Offset` is where to go on, `X-Output-State` whether more will come."""
+    check_run(run)
+    if attempt is None:
+        states = output.states(web.db, run)
+        attempt = states[-1].attempt if states else 1
+    piece = output.read(web.db, run, attempt, offset, limit=PIECE)
+    if not piece.data and not piece.eof and not offset:
+        runs.find(web.db, web.live, run)  # 404 for a run nobody knows
+    state = "open" if not piece.eof else "truncated" if piece.truncated else "complete"
+    return Response(
+        piece.data,
+        media_type="text/plain; charset=utf-8",
+        headers={
+            "x-next-offset": str(piece.next),
+            "x-output-state": state,
+            "x-output-attempt": str(attempt),
+            "content-disposition": "attachment; filename=output.txt",
+        },
+    )
+
+
+@router.post("/runs/{run}:cancel", status_code=202, dependencies=[Depends(OPERATOR)])
+def cancel(web: TheWeb, who: Who, request: Request, run: str) -> dict[str, Any]:
+    """Ask for a run to be stopped; the leader decides, a node that holds it obeys."""
+    check_run(run)
+    found, _ = runs.find(web.db, web.live, run)
+    if not found.live:
+        if found.outcome == Kind.CANCELLED:
+            return {"run": run, "state": "ended"}
+        raise Conflict(f"The run ended already as {found.outcome}")
+    enqueue.cancel(web.client, web.keys, run, by=who.actor, reason=f"cancelled by {who.actor}")
+    web.live.forget()
+    note(web, who, "run.cancel", "run", run, {"job": found.job_name}, address_of(request))
+    return {"run": run, "state": found.state}
+
+
+@router.get("/runs/{run}", dependencies=[Depends(VIEWER)])
+def get(web: TheWeb, run: str) -> dict[str, Any]:
+    """One run with its attempts."""
+    check_run(run)
+    found, away = runs.find(web.db, web.live, run)
+    if away and found.live:
+        raise away[0]
+    return shapes.run(found, attempts=True)
+
+
+def check_run(run: str) -> None:
+    """Raises `Invalid` for what cannot be a run id: it goes into keys."""
+    try:
+        parts = ids.parse_run_id(run)
+    except ValueError:
+        raise Invalid("run", "is not a run id") from None
+    if len(run) > 128 or not all(c.isascii() and (c.isalnum() or c in "._-") for c in run) or not parts.job:
+        raise Invalid("run", "is not a run id")

@@ -1,0 +1,14 @@
+"""The console's pages: server-rendered, working without script; htmx and a small module make them live."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from crony.web.pages import account, alerts, calendars, jobs, nodes, runs, signin
+from crony.web.pages import job_form as forms
+
+router = APIRouter(include_in_schema=False)
+for part in (signin, forms, jobs, runs, alerts, calendars, nodes, account):
+    router.include_router(part.router)
+
+__all__ = ["router"]

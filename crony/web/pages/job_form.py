@@ -1,0 +1,146 @@
+"""Creating and editing a job: a form with a live preview, or the document itself; errors at the field, nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from crony.catalog import views
+from crony.catalog.views import JobView, Preview, SavedNotLive
+from crony.domain.hashed import EXAMPLE
+from crony.domain.job import parse
+from crony.errors import Conflict, CronyError, Invalid
+from crony.web import job_fields
+from crony.web.auth import ADMIN, VIEWER, Identity, address_of
+from crony.web.forms import only
+from crony.web.pages.common import Form, TheWeb, Who, go
+from crony.web.rendering import display_zone
+from crony.web.wiring import Web
+
+router = APIRouter()
+
+OFTEN = ("UTC", "Asia/Shanghai", "Asia/Hong_Kong", "Asia/Tokyo", "Asia/Singapore", "Europe/London", "Europe/Berlin",
+         "America/New_York", "America/Los_Angeles")  # fmt: skip
+Mode = Literal["form", "document"]
+
+
+@router.get("/jobs/new", dependencies=[Depends(ADMIN)])
+def new(
+    web: TheWeb,
+    request: Request,
+    mode: Mode = "form",
+    copy: Annotated[str, Query(max_length=255)] = "",
+) -> Response:
+    """An empty form, or one filled from another job."""
+    values, text = dict(job_fields.DEFAULTS) | {"timezone": display_zone(request)}, ""
+    if copy:
+        document = web.catalog.get(copy).document
+        document = {**document, "name": f"{document['name']}-copy"[:200]}
+        text, found = web.render.yaml(document), job_fields.fields(document)
+        values, mode = found or values, mode if found else "document"
+    elif mode == "document":
+        text = web.render.yaml(job_fields.document({**values, "name": "my-job", "command": "/usr/bin/date -u"}))
+    return _page(web, request, None, mode, values, text)
+
+
+@router.post("/jobs/new", dependencies=[Depends(ADMIN)])
+def create(web: TheWeb, who: Who, request: Request, form: Form) -> Response:
+    """Save a new job."""
+    return _save(web, who, request, form, None)
+
+
+@router.get("/jobs/{job}/edit", dependencies=[Depends(ADMIN)])
+def edit(web: TheWeb, request: Request, job: str, mode: Mode = "form") -> Response:
+    """The form filled from the job; the document when the form cannot say all of it."""
+    view = web.catalog.get(job)
+    values = job_fields.fields(view.document)
+    return _page(
+        web, request, view, mode if values is not None else "document", values or {}, web.render.yaml(view.document),
+        only_document=values is None,
+    )  # fmt: skip
+
+
+@router.post("/jobs/{job}/edit", dependencies=[Depends(ADMIN)])
+def update(web: TheWeb, who: Who, request: Request, job: str, form: Form) -> Response:
+    """Save an edited job."""
+    return _save(web, who, request, form, web.catalog.get(job))
+
+
+@router.post("/jobs/preview", dependencies=[Depends(VIEWER)])
+def preview(web: TheWeb, request: Request, form: Form, job: Annotated[str, Query(max_length=40)] = "") -> Response:
+    """The next ten fires of what the form says now, for the job of that id; or what is wrong with it."""
+    values = only(form, *job_fields.DEFAULTS, "mode", "text", "revision", "job")
+    found, problem = _preview(web, values, job or values.get("job") or EXAMPLE)
+    return web.render.fragment(request, "job_preview.html", preview=found, problem=problem)
+
+
+def _save(web: Web, who: Identity, request: Request, form: Mapping[str, str], view: JobView | None) -> Response:
+    values = only(dict(form), *job_fields.DEFAULTS, "mode", "text", "revision", "job")
+    by_text = values.get("mode") == "document"
+    text = values.get("text", "")
+    filled = {**job_fields.DEFAULTS, **dict.fromkeys(job_fields.FLAGS, ""), **values}
+    address = address_of(request)
+    try:
+        document: dict[str, Any] = job_fields.read_text(text) if by_text else job_fields.document(filled)
+        if view is None:
+            saved = web.catalog.create(document, who.actor, address=address)
+        else:
+            seen = values.get("revision", "")
+            if not seen.isdigit():
+                raise Conflict("The form is out of date", hint="reload the page and try again")
+            saved = web.catalog.update(view.id, document, int(seen), who.actor, address=address)
+    except SavedNotLive as error:
+        saved = error.view
+    except (Invalid, Conflict) as error:
+        return _page(
+            web, request, view, "document" if by_text else "form", filled, text, error=error,
+            revision=values.get("revision"), only_document=by_text and not filled.get("name"),
+        )  # fmt: skip
+    return go(f"/jobs/{saved.id}", "created" if view is None else "saved")
+
+
+def _page(
+    web: Web,
+    request: Request,
+    view: JobView | None,
+    mode: str,
+    values: Mapping[str, str],
+    text: str,
+    *,
+    error: CronyError | None = None,
+    revision: str | None = None,
+    only_document: bool = False,
+) -> Response:
+    field = job_fields.field_of(error, values) if isinstance(error, Invalid) and mode == "form" else ""
+    shown = Invalid("", error.problem, hint=error.hint) if isinstance(error, Invalid) and field else None
+    found, problem = _preview(web, {**values, "mode": mode, "text": text}, view.id if view else EXAMPLE)
+    status = 200 if error is None else int(error.status)
+    return web.render.page(
+        request, "job_form.html", status=status, error=None if field else error, section="jobs", view=view, mode=mode,
+        values={**job_fields.DEFAULTS, **values}, text=text, wrong=field, wrong_error=shown, preview=found,
+        problem=problem, revision=revision or (str(view.revision) if view else ""), only_document=only_document,
+        often=OFTEN, zones=_zones(),
+    )  # fmt: skip
+
+
+@lru_cache(1)
+def _zones() -> list[str]:
+    """Zones people mean: Continent/City."""
+    names = (zone for zone in available_timezones() if "/" in zone)
+    return sorted(zone for zone in names if not zone.startswith(("Etc/", "posix/", "right/", "SystemV/", "US/")))
+
+
+def _preview(web: Web, values: Mapping[str, str], job: str) -> tuple[Preview | None, Invalid | None]:
+    try:
+        if values.get("mode") == "document":
+            when = parse(job_fields.read_text(values.get("text", ""))).schedule_document()
+        else:
+            when = job_fields.schedule({**job_fields.DEFAULTS, **values})
+        return views.preview({"schedule": when}, job=job, lookup=web.catalog.calendars.contents), None
+    except Invalid as error:
+        return None, error

@@ -1,0 +1,192 @@
+"""Runs: the list with its filters in the address, one run with reason, attempts and live output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request
+from markupsafe import Markup
+from starlette.responses import Response
+
+from crony.catalog.views import JobView
+from crony.clock import SYSTEM
+from crony.domain.job import Job
+from crony.errors import Conflict, CronyError, NotFound, Unavailable
+from crony.lifecycle import enqueue
+from crony.store import output
+from crony.store.runs import Filter
+from crony.web import ansi
+from crony.web.api.runs import check_run, job_id
+from crony.web.auth import OPERATOR, VIEWER, address_of
+from crony.web.forms import only
+from crony.web.jobs import parsed
+from crony.web.pages.common import Form, TheWeb, Who, go
+from crony.web.runs import LIVE_STATES, OUTCOME_KINDS, Run, find, list_runs
+from crony.web.triggering import note
+from crony.web.wiring import Web
+
+router = APIRouter()
+
+TAIL = 256 * 1024
+"""Bytes of output shown at first; the rest is a link away, never silently missing."""
+PIECE = 128 * 1024
+PATIENCE = 60.0
+"""Seconds after its end that the page of a run still waits for output."""
+SHOWS = ("", "live", "bad", *OUTCOME_KINDS, *LIVE_STATES)
+BAD = ("failed", "timed_out", "lost", "unknown", "refused")
+TRIGGERS = ("schedule", "manual", "api", "enqueue", "backfill")
+
+
+@router.get("/runs", dependencies=[Depends(VIEWER)])
+def page(
+    web: TheWeb,
+    request: Request,
+    job: Annotated[str, Query(max_length=255)] = "",
+    show: Annotated[str, Query(max_length=20)] = "",
+    node: Annotated[str, Query(max_length=255)] = "",
+    trigger: Literal["", "schedule", "manual", "api", "enqueue", "backfill"] = "",
+    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+) -> Response:
+    """Runs, newest first."""
+    show = show if show in SHOWS else ""
+    away: list[Unavailable] = []
+    job, node = job.strip(), node.strip()
+    try:
+        wanted = Filter(
+            job=job_id(web, job) if job else None, node=node or None, trigger=trigger or None,
+            state="live" if show == "live" else show if show in LIVE_STATES else None,
+            outcome=BAD if show == "bad" else show if show in OUTCOME_KINDS else None,
+        )  # fmt: skip
+        found, after, away = list_runs(web.db, web.live, wanted, limit=50, cursor=cursor)
+    except Unavailable as error:
+        found, after = [], None
+        away.append(error)
+    query: dict[str, str | None] = {"job": job, "show": show, "node": node, "trigger": trigger}
+    return web.render.page(
+        request, "runs.html", away=away, section="runs", runs=found, filters=query, filtered=any(query.values()),
+        next_url=_url(query | {"cursor": after}) if after else None, first_url=_url(query) if cursor else None,
+        chip=lambda value: _url(query | {"show": value}), outcomes=OUTCOME_KINDS, states=LIVE_STATES, triggers=TRIGGERS,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the page shows of an attempt's output."""
+
+    html: Markup
+    start: int
+    next: int
+    size: int
+    state: str
+    """open, complete, truncated, none (the run printed nothing or it is not here yet) or away"""
+    excerpt: str = ""
+    """The last lines, for the banner of a run that went badly."""
+
+
+@router.get("/runs/{run}", dependencies=[Depends(VIEWER)])
+def one(
+    web: TheWeb, request: Request, run: str, attempt: Annotated[int | None, Query(ge=1, le=10_000)] = None
+) -> Response:
+    """One run: the reason on top, facts, attempts, output."""
+    check_run(run)
+    found, away = find(web.db, web.live, run)
+    zone, shown = "UTC", attempt or max(1, found.attempt)
+    view: JobView | None = None
+    job: Job | None = None
+    try:
+        view = web.catalog.get(found.job)
+        job = parsed(view.document)
+        zone = job.schedules[0].timezone if job and job.schedules else "UTC"
+    except NotFound:
+        pass
+    except Unavailable as error:
+        away.append(error)
+    return web.render.page(
+        request, "run.html", away=away, section="runs", run=found, zone=zone, shown=shown, view=view,
+        retries=job.retry.max if job else None, output=_tail(web, found, shown),
+    )  # fmt: skip
+
+
+@router.get("/runs/{run}/output", dependencies=[Depends(VIEWER)])
+def more(
+    web: TheWeb,
+    request: Request,
+    run: str,
+    attempt: Annotated[int, Query(ge=1, le=10_000)],
+    offset: Annotated[int, Query(ge=0, lt=2**53)],
+) -> Response:
+    """The next piece of output with its follower; 204 while there is nothing new."""
+    check_run(run)
+    piece = output.read(web.db, run, attempt, offset, limit=PIECE)
+    text, taken = _whole_lines(piece.data, piece.eof)
+    ended = piece.eof
+    if not text and not ended:
+        found, _ = find(web.db, web.live, run)
+        if not _over(found, attempt):
+            return Response(None, 204)
+        text, taken, ended = piece.data.decode("utf-8", "replace"), len(piece.data), True
+    state = "open" if not ended else "truncated" if piece.truncated else "complete"
+    return web.render.fragment(
+        request, "output_more.html", run=run, shown=attempt, html=ansi.to_html(text), next=offset + taken, state=state
+    )
+
+
+@router.post("/runs/{run}/cancel", dependencies=[Depends(OPERATOR)])
+def cancel(web: TheWeb, who: Who, request: Request, run: str, form: Form) -> Response:
+    """Ask for the run to be stopped."""
+    only(form)
+    check_run(run)
+    found, _ = find(web.db, web.live, run)
+    if not found.live:
+        raise Conflict("The run ended meanwhile")
+    enqueue.cancel(web.client, web.keys, run, by=who.actor, reason=f"cancelled by {who.actor}")
+    web.live.forget()
+    note(web, who, "run.cancel", "run", run, {"job": found.job_name}, address_of(request))
+    return go(f"/runs/{run}", "cancelling")
+
+
+def _tail(web: Web, run: Run, attempt: int) -> Output:
+    """The last part of the output, from a line's beginning."""
+    try:
+        states = {state.attempt: state for state in output.states(web.db, run.id)}
+        state = states.get(attempt)
+        if state is None:
+            return Output(Markup(), 0, 0, 0, "none" if _over(run, attempt) else "open")
+        start = max(0, state.size - TAIL)
+        piece = output.read(web.db, run.id, attempt, start, limit=TAIL)
+    except CronyError:
+        return Output(Markup(), 0, 0, 0, "away")
+    data = piece.data
+    if start:
+        cut = data.find(b"\n") + 1
+        start, data = start + cut, data[cut:]
+    ended = piece.eof or _over(run, attempt)
+    text, taken = _whole_lines(data, ended)
+    status = "open" if not ended else "truncated" if piece.truncated else "complete"
+    lines = [line for line in ansi.plain(text[-4000:]).splitlines() if line.strip()]
+    return Output(ansi.to_html(text), start, start + taken, state.size, status, "\n".join(lines[-5:]))
+
+
+def _over(run: Run, attempt: int) -> bool:
+    """Whether no more output is to be waited for: the attempt ended, and its node had time to bring the rest."""
+    if run.live and attempt >= run.attempt:
+        return False
+    ended = next((item.ended_at for item in run.attempts if item.n == attempt), run.ended_at)
+    return ended is not None and SYSTEM.wall() - ended > PATIENCE
+
+
+def _whole_lines(data: bytes, ended: bool) -> tuple[str, int]:
+    """Text up to the last line end (everything when ended), and how many bytes that is."""
+    if not ended:
+        cut = data.rfind(b"\n") + 1
+        if cut == 0 and len(data) >= PIECE:
+            cut = len(data) - next((i for i in range(4) if (data[-1 - i] & 0xC0) != 0x80), 0) - 1
+        data = data[:cut]
+    return data.decode("utf-8", "replace"), len(data)
+
+
+def _url(query: dict[str, str | None]) -> str:
+    kept = {key: value for key, value in query.items() if value}
+    return f"/runs?{urlencode(kept)}" if kept else "/runs"

@@ -1,0 +1,202 @@
+"""The JSON of the API: one function per thing, instants as RFC 3339."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crony.catalog.calendars import CalendarView
+from crony.clock import rfc3339
+from crony.domain.alert import Alert
+from crony.domain.grounds import Grounds
+from crony.store.accounts import TokenView
+from crony.store.audit import Entry
+from crony.store.runs import AttemptView, SkipView
+from crony.web.jobs import JobInfo
+from crony.web.live import Node, Queue
+from crony.web.runs import Run
+
+
+def job(info: JobInfo) -> dict[str, Any]:
+    """A job with its last run and next fire."""
+    view = info.view
+    last = info.last
+    return {
+        "id": view.id,
+        "name": view.name,
+        "enabled": view.enabled,
+        "paused_until": rfc3339(view.paused_until),
+        "revision": view.revision,
+        "generation": view.generation,
+        "live_revision": view.live_revision,
+        "document": view.document,
+        "next_fire_at": rfc3339(info.next_at),
+        "last_run": None
+        if last is None
+        else {"id": last.id, "outcome": last.outcome, "ended_at": rfc3339(last.ended_at), "duration": last.duration},
+        "created_at": rfc3339(view.created_at),
+        "updated_at": rfc3339(view.updated_at),
+    }
+
+
+def run(found: Run, *, attempts: bool = False) -> dict[str, Any]:
+    """A run; `attempts` adds the list of its ended attempts."""
+    body: dict[str, Any] = {
+        "id": found.id,
+        "job": found.job,
+        "job_name": found.job_name,
+        "generation": found.generation,
+        "revision": found.revision,
+        "state": found.state,
+        "outcome": found.outcome or None,
+        "reason": found.reason,
+        "trigger": found.trigger,
+        "fire_at": rfc3339(found.fire_at),
+        "requested_at": rfc3339(found.requested_at),
+        "started_at": rfc3339(found.started_at),
+        "ended_at": rfc3339(found.ended_at),
+        "since_at": rfc3339(found.since_at),
+        "due_at": rfc3339(found.due_at),
+        "duration": found.duration,
+        "lateness": found.lateness,
+        "attempt": found.attempt,
+        "code": found.code,
+        "node": found.node or None,
+        "result": found.result,
+        "why": found.why,
+    }
+    if attempts:
+        body["route"] = route(found.grounds)
+        body["params"] = found.params
+        body["attempts"] = [attempt(item) for item in found.attempts]
+    return body
+
+
+def attempt(view: AttemptView) -> dict[str, Any]:
+    """One ended attempt."""
+    return {
+        "n": view.n,
+        "outcome": view.outcome,
+        "final": view.final,
+        "reason": view.reason,
+        "detail": view.detail,
+        "code": view.code,
+        "node": view.node or None,
+        "started_at": rfc3339(view.started_at),
+        "ended_at": rfc3339(view.ended_at),
+        "result": view.result,
+        "why": view.why,
+        "route": route(Grounds.read(view.why)),
+    }
+
+
+def route(found: Grounds) -> dict[str, Any] | None:
+    """How a node was chosen: the strategy, why this one, and why the others were passed over; None: not recorded."""
+    if found == Grounds():
+        return None
+    return {
+        "strategy": found.strategy or None,
+        "why": found.why or None,
+        "passed_over": [{"reason": reason, "nodes": list(nodes)} for reason, nodes in found.passed],
+        "more": found.more,
+    }
+
+
+def skip(view: SkipView) -> dict[str, Any]:
+    """A fire, or a range of them, that became no run."""
+    return {
+        "run": view.run,
+        "job": view.job,
+        "job_name": view.job_name,
+        "reason": view.reason,
+        "detail": view.detail,
+        "fire_at": rfc3339(view.fire_at),
+        "to_at": rfc3339(view.to_at),
+        "count": view.count,
+        "decided_at": rfc3339(view.decided_at),
+        "trigger": view.trigger,
+    }
+
+
+def alert(found: Alert) -> dict[str, Any]:
+    """Something a person must know."""
+    return {
+        "id": found.id,
+        "kind": found.kind,
+        "at": rfc3339(found.at),
+        "job": found.job or None,
+        "job_name": found.name or None,
+        "run": found.run or None,
+        "attempt": found.attempt or None,
+        "outcome": found.outcome or None,
+        "node": found.node or None,
+        "reason": found.reason,
+        "times": found.times,
+    }
+
+
+def calendar(view: CalendarView) -> dict[str, Any]:
+    """A calendar and the names of the jobs that keep to it."""
+    return {
+        "name": view.name,
+        "revision": view.revision,
+        "document": view.document,
+        "jobs": list(view.jobs),
+        "updated_at": rfc3339(view.updated_at),
+        "updated_by": view.updated_by,
+    }
+
+
+def node(found: Node) -> dict[str, Any]:
+    """A node: its facts and what people set."""
+    facts, control = found.facts, found.control
+    return {
+        "name": found.name,
+        "state": found.state,
+        "weight": found.weight,
+        "own_weight": facts.weight if facts else None,
+        "cordoned": control.cordoned,
+        "drain": control.drain,
+        "labels": facts.labels if facts else {},
+        "kinds": facts.kinds if facts else [],
+        "capacity": facts.capacity if facts else None,
+        "running": facts.running if facts else None,
+        "queued": found.queued,
+        "hostname": facts.hostname if facts else None,
+        "version": facts.version if facts else None,
+        "incarnation": facts.incarnation if facts else None,
+        "started_at": rfc3339(facts.started_at or None) if facts else None,
+        "seen_at": rfc3339(facts.seen_at or None) if facts else None,
+    }
+
+
+def queue(found: Queue) -> dict[str, Any]:
+    """A queue with its counts."""
+    return {"name": found.name, "kind": found.kind, "waiting": found.waiting, "claimed": found.claimed}
+
+
+def token(view: TokenView) -> dict[str, Any]:
+    """An API token without its secret."""
+    return {
+        "id": view.id,
+        "name": view.name,
+        "scope": view.scope,
+        "hint": view.hint,
+        "created_at": rfc3339(view.created_at),
+        "ends_at": rfc3339(view.ends_at),
+        "used_at": rfc3339(view.used_at),
+        "revoked_at": rfc3339(view.revoked_at),
+    }
+
+
+def entry(found: Entry) -> dict[str, Any]:
+    """An audit entry."""
+    return {
+        "id": found.id,
+        "at": rfc3339(found.at),
+        "actor": found.actor,
+        "action": found.action,
+        "kind": found.kind,
+        "target": found.target,
+        "detail": found.detail,
+        "address": found.address,
+    }

@@ -1,0 +1,341 @@
+"""Why a job did, or did not, run at an instant: answered from records only, never from a guess.
+
+What is asked, in this order: the run of that fire, the record of a fire that became none, the job's saves (was there
+such a job, was it paused, was it due by the revision in force), and, when none of them says it, how far the leader is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from crony.catalog.keeping import due_schedules, names_of
+from crony.catalog.views import JobView, VersionView
+from crony.clock import SYSTEM, rfc3339
+from crony.domain import ids
+from crony.domain.outcome import Kind, Outcome
+from crony.domain.run import Done, State, UnknownRecord, WaitReason
+from crony.domain.schedule import Schedule, last_fire, next_fire
+from crony.errors import NotFound
+from crony.store import runs as archive
+from crony.store.runs import SkipView
+from crony.web import formats, jobs, runs, shapes, words
+from crony.web.i18n import N_, translator
+from crony.web.rendering import WORDS, waiting_for
+from crony.web.runs import Run
+from crony.web.wiring import Web
+
+FARTHEST = 400 * 86400
+"""Seconds before the instant within which the fire before it is looked for."""
+
+
+class At(float):
+    """An instant in a sentence."""
+
+
+class Word(str):
+    """A stored word in a sentence, such as an outcome."""
+
+
+class Reason(str):
+    """What leader or node said, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the records say about one instant of a job."""
+
+    job: JobView
+    at: int
+    verdict: str
+    """ran, running, waiting, skipped, did_not_exist, deleted, paused, manual_only, unreadable, not_due, not_yet,
+    undecided, held, not_kept or no_record."""
+    said: tuple[tuple[str, dict[str, object]], ...]
+    """Sentences, as templates with their values."""
+    run: Run | None = None
+    skip: SkipView | None = None
+    revision: int | None = None
+    """The revision in force then."""
+    before: int | None = None
+    after: int | None = None
+    """The nearest fires by that revision, when it was not due."""
+    waits: Run | None = field(default=None, repr=False)
+    """A waiting run whose reason is still to be said."""
+
+    def sentence(self, language: str, zone: str) -> str:
+        """The answer for people, times in `zone`."""
+        _ = translator(language)
+
+        def shown(value: object) -> object:
+            match value:
+                case At():
+                    return formats.absolute(value, zone)
+                case Word():
+                    return _(WORDS[value]) if value in WORDS else str(value)
+                case Reason():
+                    return words.said(value, _, language).rstrip(".。")
+            return value
+
+        parts = [_(text, **{name: shown(value) for name, value in values.items()}) for text, values in self.said]
+        if self.waits is not None:
+            parts.append(waiting_for(self.waits, language, SYSTEM.wall()))
+        return ("" if language == "zh" else " ").join(parts)
+
+
+def why(web: Web, ref: str, at: float) -> Answer:
+    """The answer for the job and the second of `at`. Raises `NotFound`; `Unavailable` when a record cannot be read."""
+    view, second = web.catalog.get(ref), math.floor(at)
+    run = _run(web, ids.fire_run_id(view.id, view.generation, second))
+    if run is not None and run.outcome != Kind.SKIPPED:
+        return _of_run(view, second, run)
+    saves = list(_saves(web, view.id))
+    chosen = next((save for save in saves if math.floor(save.at) < second), None)
+    if chosen is None:
+        first = saves[-1] if saves else None
+        created = At(first.at if first else view.created_at)
+        text = N_("The job did not exist: it was created %(created)s by %(actor)s, and its fires count from then on.")
+        return Answer(view, second, "did_not_exist", ((text, {"created": created, "actor": _who(first)}),))
+    schedules, readable = _schedules(web, chosen, view.id)
+    due = next_fire(schedules, second - 1) == second
+    skip = _skip(web, view.id, second) if chosen.document.get("enabled") is not False else None
+    if skip is not None and (due or run is not None):
+        return _of_skip(view, second, skip, chosen)
+    return _without_record(web, view, second, saves, chosen, schedules if readable else None, due)
+
+
+# -- what is recorded ------------------------------------------------------------------------
+
+
+def _run(web: Web, run: str) -> Run | None:
+    try:
+        return runs.find(web.db, web.live, run)[0]
+    except NotFound:
+        return None
+
+
+def _of_run(view: JobView, at: int, run: Run) -> Answer:
+    said: list[tuple[str, dict[str, object]]] = []
+    verdict, waits = "ran", None
+    facts: dict[str, object] = {"run": run.id, "node": run.node or "?", "revision": run.revision}
+    if run.state == State.ENDED:
+        said.append((N_("It ran: run %(run)s ended as %(outcome)s."), facts | {"outcome": Word(run.outcome)}))
+        if run.started_at is not None and run.ended_at is not None:
+            times = {"started": At(run.started_at), "ended": At(run.ended_at)}
+            said.append((N_("It started %(started)s on %(node)s and ended %(ended)s."), facts | times))
+        elif run.ended_at is not None:
+            said.append((N_("It never started, and ended %(ended)s."), {"ended": At(run.ended_at)}))
+        if run.reason:
+            said.append((N_("Reason: %(reason)s."), {"reason": Reason(run.reason)}))
+    elif run.state in (State.RUNNING, State.ACCEPTED):
+        verdict = "running"
+        since = At(run.started_at or run.since_at or at)
+        said.append((N_("Its run %(run)s is under way on %(node)s since %(since)s."), facts | {"since": since}))
+    elif run.state == State.QUEUED:
+        verdict = "waiting"
+        said.append((N_("Its run %(run)s was handed to %(node)s, which has not started it yet."), facts))
+    else:
+        verdict, waits = "waiting", run
+        said.append((N_("Its run %(run)s still waits."), facts))
+        if run.reason.partition(":")[0] == WaitReason.NO_NODE and run.grounds.passed:
+            refused = "; ".join(f"{reason}: {', '.join(nodes)}" for reason, nodes in run.grounds.passed)
+            said.append((N_("Nodes refused: %(reason)s."), {"reason": Reason(refused)}))
+    return Answer(view, at, verdict, tuple(said), run=run, revision=run.revision or None, waits=waits)
+
+
+def _skip(web: Web, job: str, at: int) -> SkipView | None:
+    """The record, archived or not yet, that speaks of this second; of several the one about the fewest fires."""
+    found = archive.skips_over(web.db, job, at)
+    for outcomes in web.live.outcomes().values():
+        found += [_skip_of(each) for each in outcomes if each.kind == Kind.SKIPPED and each.job == job]
+    over = [
+        skip
+        for skip in found
+        if skip.fire_at is not None and skip.fire_at <= at <= (skip.to_at if skip.to_at is not None else skip.fire_at)
+    ]
+    return min(over, key=lambda skip: skip.count, default=None)
+
+
+def _skip_of(outcome: Outcome) -> SkipView:
+    return SkipView(
+        outcome.run, outcome.job, outcome.name, outcome.reason, outcome.detail, outcome.fire_at, outcome.to_at,
+        outcome.count, outcome.ended_at, outcome.trigger,
+    )  # fmt: skip
+
+
+def _of_skip(view: JobView, at: int, skip: SkipView, save: VersionView) -> Answer:
+    reason = {"reason": Word(skip.reason), "detail": Reason(skip.detail)}
+    text = (
+        N_("This fire became no run: %(reason)s (%(detail)s).")
+        if skip.detail
+        else N_("This fire became no run: %(reason)s.")
+    )
+    said: list[tuple[str, dict[str, object]]] = [(text, dict(reason))]
+    facts: dict[str, object] = {"decided": At(skip.decided_at)}
+    if skip.count > 1 and skip.fire_at is not None and skip.to_at is not None:
+        facts |= {"n": skip.count, "first": At(skip.fire_at), "last": At(skip.to_at)}
+        said.append((N_("Decided %(decided)s for %(n)s fires from %(first)s to %(last)s."), facts))
+    else:
+        said.append((N_("Decided %(decided)s."), facts))
+    return Answer(view, at, "skipped", tuple(said), skip=skip, revision=save.revision)
+
+
+# -- what the saves say ----------------------------------------------------------------------
+
+
+def _saves(web: Web, job: str) -> Iterator[VersionView]:
+    """Every save, newest first."""
+    cursor: str | None = None
+    while True:
+        page = web.catalog.versions(job, limit=200, cursor=cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _schedules(web: Web, save: VersionView, ident: str) -> tuple[tuple[Schedule, ...], bool]:
+    """Its schedules as the job of that id has them, and whether this version of Crony can read them.
+
+    Of calendars the days count that they have now.
+    """
+    job = jobs.parsed(save.document)
+    if job is None:
+        return (), False
+    return due_schedules(job, ident, web.catalog.calendars.contents(names_of(job.schedules))), True
+
+
+def _who(save: VersionView | None) -> str:
+    return save.actor if save is not None and save.actor else "?"
+
+
+def _without_record(
+    web: Web,
+    view: JobView,
+    at: int,
+    saves: list[VersionView],
+    save: VersionView,
+    schedules: tuple[Schedule, ...] | None,
+    due: bool,
+) -> Answer:
+    facts: dict[str, object] = {"n": save.revision, "actor": _who(save)}
+    revision = save.revision
+
+    def answer(verdict: str, text: str, **values: object) -> Answer:
+        return Answer(view, at, verdict, ((text, facts | values),), revision=revision)
+
+    if save.action == "delete":
+        return answer("deleted", N_("The job was deleted %(at)s by %(actor)s."), at=At(save.at))
+    if save.document.get("enabled") is False:
+        earlier = [each for each in saves if each.revision <= save.revision]
+        on = next((i for i, each in enumerate(earlier) if each.document.get("enabled") is not False), len(earlier))
+        began = earlier[max(0, on - 1)]
+        text = N_("The job was paused, since %(since)s by %(who)s; fires during a pause are not due.")
+        return answer("paused", text, since=At(began.at), who=_who(began))
+    until = jobs.parsed(save.document)
+    if until is not None and until.paused_until > at:
+        ends = At(until.paused_until)
+        return answer("paused", N_("The job was paused until %(until)s; fires during a pause are not due."), until=ends)
+    if schedules is None:
+        return answer("unreadable", N_("Revision %(n)s was in force, which this version of Crony cannot read."))
+    if not schedules:
+        return answer("manual_only", N_("Revision %(n)s was in force, which has no schedule: it runs by hand only."))
+    if not due:
+        return _not_due(view, at, schedules, facts, revision)
+    if at > SYSTEM.wall():
+        return answer("not_yet", N_("It is due then by revision %(n)s; that moment has not come."))
+    return _undecided(web, view, at, facts, revision)
+
+
+def _not_due(
+    view: JobView, at: int, schedules: tuple[Schedule, ...], facts: dict[str, object], revision: int
+) -> Answer:
+    before, after = last_fire(schedules, at - FARTHEST, at - 1), next_fire(schedules, at)
+    values = facts | {"before": At(before or 0), "after": At(after or 0)}
+    text = N_("It was not due then: revision %(n)s was in force.")
+    if before is not None and after is not None:
+        nearest = N_("The nearest fires by it are %(before)s and %(after)s.")
+    elif before is not None:
+        nearest = N_("The last fire by it was %(before)s; there are no later ones.")
+    elif after is not None:
+        nearest = N_("The first fire by it is %(after)s.")
+    else:
+        nearest = N_("It has no fire near that moment.")
+    return Answer(view, at, "not_due", ((text, values), (nearest, values)), None, None, revision, before, after)
+
+
+# -- how far the leader is -------------------------------------------------------------------
+
+
+def _undecided(web: Web, view: JobView, at: int, facts: dict[str, object], revision: int) -> Answer:
+    def answer(verdict: str, *said: tuple[str, dict[str, object]]) -> Answer:
+        return Answer(view, at, verdict, said, revision=revision)
+
+    done = _done(web, view.id)
+    if done is not None and done.upto_at >= at:
+        days = web.settings.retention_days
+        if at < SYSTEM.wall() - days * 86400:
+            return answer("not_kept", (N_("It was due; records are kept for %(days)s days only."), {"days": days}))
+        return answer("no_record", (N_("It was due and is decided, but no record of it is found: report this."), {}))
+    due = N_("It was due by revision %(n)s and is not decided yet."), facts
+    if done is not None and done.held:
+        text = N_("The leader does not fire the job until it is edited: %(reason)s.")
+        return answer("held", due, (text, {"reason": Reason(done.held)}))
+    if view.live_revision != view.revision:
+        saved: dict[str, object] = {"n": view.revision}
+        return answer("undecided", due, (N_("Revision %(n)s is saved and not live yet."), saved))
+    if _stopped(web):
+        return answer("undecided", due, (N_("Dispatch is stopped for the whole platform."), {}))
+    if web.live.leader() is None:
+        return answer("undecided", due, (N_("No scheduling centre leads: nothing fires now."), {}))
+    if done is None:
+        return answer("undecided", due)
+    upto: dict[str, object] = {"upto": At(done.upto_at)}
+    return answer("undecided", due, (N_("The leader has decided everything up to %(upto)s."), upto))
+
+
+def _done(web: Web, job: str) -> Done | None:
+    found = web.client.get(web.keys.done(job))
+    try:
+        return Done.read(found.value) if found is not None else None
+    except UnknownRecord:
+        return None
+
+
+def _stopped(web: Web) -> bool:
+    found = web.client.get(web.keys.control)
+    try:
+        return found is not None and bool(json.loads(found.value).get("stop", False))
+    except (ValueError, AttributeError):
+        return True
+
+
+def instant(text: str, zone: str) -> float | None:
+    """Epoch seconds of what a person wrote: RFC 3339, or a date and time without an offset, meant in `zone`."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def body(answer: Answer, language: str) -> dict[str, Any]:
+    """The answer as the API gives it."""
+    job = jobs.parsed(answer.job.document)
+    zone = job.schedules[0].timezone if job and job.schedules else "UTC"
+    return {
+        "job": answer.job.id,
+        "job_name": answer.job.name,
+        "at": rfc3339(answer.at),
+        "verdict": answer.verdict,
+        "sentence": answer.sentence(language, zone),
+        "run": shapes.run(answer.run) if answer.run else None,
+        "skip": shapes.skip(answer.skip) if answer.skip else None,
+        "revision": answer.revision,
+        "fire_before": rfc3339(answer.before),
+        "fire_after": rfc3339(answer.after),
+    }

@@ -1,0 +1,104 @@
+"""Everything the web process holds, wired in one place; lives in `app.state.web`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from crony.catalog.jobs import Catalog
+from crony.clock import SYSTEM
+from crony.domain.signing import Sealer
+from crony.errors import CronyError, Unavailable
+from crony.etcd.client import Client
+from crony.etcd.errors import AuthFailed
+from crony.etcd.keys import Keys
+from crony.settings import Settings
+from crony.store.db import Database
+from crony.web.auth import Sessions
+from crony.web.live import Cached, Live
+from crony.web.rendering import Renderer
+from crony.web.shields import ShieldedClient, ShieldedDatabase
+from crony.web.static_files import static_files
+
+log = logging.getLogger("crony.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the web needs, and for each a sentence when it is away (empty: it is there)."""
+
+    etcd: str = ""
+    database: str = ""
+    etcd_facts: Any = None
+    database_ms: float | None = None
+
+    @property
+    def away(self) -> list[str]:
+        """Names of what is away."""
+        return [name for name, why in (("etcd", self.etcd), ("database", self.database)) if why]
+
+
+class Web:
+    """The parts of one web process. Making it connects to nothing and waits for nobody."""
+
+    def __init__(self, settings: Settings, *, client: Client | None = None, db: Database | None = None) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
+        self.client = client or ShieldedClient.from_settings(settings)
+        self.db = db or ShieldedDatabase(settings.database_url)
+        self.sealer = Sealer(settings.signing_key)
+        self.catalog = Catalog(self.db, self.client, self.keys, self.sealer)
+        self.live = Live(self.client, self.keys)
+        self.sessions = Sessions(self)
+        self.static = static_files()
+        self.render = Renderer(self)
+        self.health: Cached[Health] = Cached(self._check, 2.0)
+        self.version = _version()
+        self._upgraded, self._upgrade_lock = False, threading.Lock()
+
+    def upgrade(self) -> None:
+        """Bring the schema up to date once; a database that is away is tried again at the next health check."""
+        with self._upgrade_lock:
+            if not self._upgraded:
+                self.db.upgrade()
+                self._upgraded = True
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self.client.close()
+        self.db.close()
+
+    def _check(self) -> Health:
+        etcd = database = ""
+        facts, milliseconds = None, None
+        try:
+            self.client.get(self.keys.control)
+            with contextlib.suppress(AuthFailed):  # newer etcd tells its state to the root role only
+                facts = self.client.status()
+        except CronyError as error:
+            etcd = str(error)
+        begun = SYSTEM.monotonic()
+        try:
+            self.upgrade()
+            self.db.ping()
+            milliseconds = (SYSTEM.monotonic() - begun) * 1000
+        except CronyError as error:
+            database = str(error)
+            if not isinstance(error, Unavailable):
+                log.warning("the database cannot be used: %s", error)
+        except Exception:
+            # A schema nobody foresaw must not take the pages away that need only etcd.
+            log.exception("the database cannot be used")
+            database = "The database cannot be used; the log of the web process says why"
+        return Health(etcd, database, facts, milliseconds)
+
+
+def _version() -> str:
+    try:
+        return version("crony-scheduler")
+    except PackageNotFoundError:
+        return "0+source"

@@ -1,0 +1,283 @@
+"""What other parts say in English, in the reader's language: schedules in words, and the reasons of outcomes.
+
+Piece by piece; a piece nobody translated leaves the sentence English rather than half of each.
+"""
+
+from __future__ import annotations
+
+import re
+
+from crony.web.i18n import N_, Gettext
+
+DAYS = {
+    "Monday": N_("Monday"), "Tuesday": N_("Tuesday"), "Wednesday": N_("Wednesday"), "Thursday": N_("Thursday"),
+    "Friday": N_("Friday"), "Saturday": N_("Saturday"), "Sunday": N_("Sunday"),
+    "Monday to Friday": N_("Monday to Friday"),
+}  # fmt: skip
+MONTHS = {
+    "January": N_("January"), "February": N_("February"), "March": N_("March"), "April": N_("April"), "May": N_("May"),
+    "June": N_("June"), "July": N_("July"), "August": N_("August"), "September": N_("September"),
+    "October": N_("October"), "November": N_("November"), "December": N_("December"),
+}  # fmt: skip
+UNITS = {
+    "second": N_("second"), "minute": N_("minute"), "hour": N_("hour"), "day": N_("day"),
+    "seconds": N_("seconds"), "minutes": N_("minutes"), "hours": N_("hours"), "days": N_("days"),
+}  # fmt: skip
+EVERY = {
+    "every second": N_("every second"), "every minute": N_("every minute"), "every hour": N_("every hour"),
+    "every day": N_("every day"),
+}  # fmt: skip
+LIMITS = (
+    (r"up to (?P<what>[\d a-z]+) later", N_("%(said)s, up to %(what)s later")),
+    (r"(?P<what>\d+) times at most", N_("%(said)s, %(what)s times at most")),
+    (r"until (?P<what>\S+)", N_("%(said)s, until %(what)s")),
+    (r"from (?P<what>\d{4}-\S+)", N_("%(said)s, from %(what)s")),
+    (r"not in (?P<what>[a-z0-9][a-z0-9._-]*(?: or [a-z0-9._-]+)*)", N_("%(said)s, not in %(what)s")),
+    (r"in (?P<what>[a-z0-9][a-z0-9._-]*(?: or [a-z0-9._-]+)*)", N_("%(said)s, in %(what)s")),
+)
+"""What narrows a schedule, the last in the sentence first."""
+NTH = {
+    "first": N_("the first %(day)s of the month"), "second": N_("the second %(day)s of the month"),
+    "third": N_("the third %(day)s of the month"), "fourth": N_("the fourth %(day)s of the month"),
+    "fifth": N_("the fifth %(day)s of the month"), "last": N_("the last %(day)s of the month"),
+}  # fmt: skip
+DAY_RULES = (
+    (r"the last day of the month", N_("the last day of the month")),
+    (r"the last workday of the month", N_("the last workday of the month")),
+    (r"the day (?P<n>\d+) days? before the last of the month", N_("the day %(n)s days before the last of the month")),
+    (r"the workday nearest to day (?P<n>\d+) of the month", N_("the workday nearest to day %(n)s of the month")),
+    (
+        r"the workday nearest to (?P<n>\d+) days? before the last of the month",
+        N_("the workday nearest to %(n)s days before the last of the month"),
+    ),
+)
+"""What `L`, `LW`, `L-3` and `15W` are in words."""
+SAID = (
+    (r"exit code (?P<n>-?\d+)", N_("exit code %(n)s")),
+    (r"exit code (?P<n>-?\d+) \(command not found\)", N_("exit code %(n)s (command not found)")),
+    (r"exit code (?P<n>-?\d+) \(cannot be executed\)", N_("exit code %(n)s (cannot be executed)")),
+    (r"killed by signal (?P<name>\w+)", N_("killed by signal %(name)s")),
+    (r"still running after (?P<n>[\d.e+]+) s", N_("still running after %(n)s s")),
+    (r"its processes were ended", N_("its processes were ended")),
+    (r"cancelled", N_("cancelled")),
+    (r"cancelled by (?P<name>.+)", N_("cancelled by %(name)s")),
+    (r"cancelled before it started", N_("cancelled before it started")),
+    (r"no complete answer within (?P<n>[\d.e+]+) s", N_("no complete answer within %(n)s s")),
+    (
+        r"the service answered (?P<code>\d+) (?P<words>[^,]*), expected (?P<wanted>.+)",
+        N_("the service answered %(code)s %(words)s, expected %(wanted)s"),
+    ),
+    (r"its node was lost", N_("its node was lost")),
+    (r"its node was lost before the work started", N_("its node was lost before the work started")),
+    (r"its session ended without a stop or a drain", N_("its session ended without a stop or a drain")),
+    (
+        r"(?P<name>[^;]+) leads now, before it (?P<before>[^;]+) did",
+        N_("%(name)s leads now, before it %(before)s did"),
+    ),
+    (r"more than (?P<n>\d+) waited for the database", N_("more than %(n)s waited for the database")),
+    (r"it has waited for (?P<n>\d+) min", N_("it has waited for %(n)s min")),
+    (r"no node fits", N_("no node fits")),
+    (r"node (?P<name>\S+) has not begun it", N_("node %(name)s has not begun it")),
+    (r"their runs are listed as failed", N_("their runs are listed as failed")),
+    (r"its node takes no more work", N_("its node takes no more work")),
+    (
+        r"given up: (?P<n>\d+) nodes were lost while they ran it",
+        N_("given up: %(n)s nodes were lost while they ran it"),
+    ),
+    (r"this node does not run (?P<kind>\w+) jobs", N_("this node does not run %(kind)s jobs")),
+    (r"the only node that fits", N_("the only node that fits")),
+    (
+        r"its turn among (?P<n>\d+) nodes, weight (?P<weight>\d+) of (?P<total>\d+)",
+        N_("its turn among %(n)s nodes, weight %(weight)s of %(total)s"),
+    ),
+    (
+        r"the least busy of (?P<n>\d+) nodes, (?P<live>\d+) of (?P<places>\d+) places taken",
+        N_("the least busy of %(n)s nodes, %(live)s of %(places)s places taken"),
+    ),
+    (
+        r"drawn among (?P<n>\d+) nodes, weight (?P<weight>\d+) of (?P<total>\d+)",
+        N_("drawn among %(n)s nodes, weight %(weight)s of %(total)s"),
+    ),
+    (r"the key belongs to it among (?P<n>\d+) nodes", N_("the key belongs to it among %(n)s nodes")),
+    (r"strategy (?P<name>[a-z_]+)", N_("strategy %(name)s")),
+    (r"(?P<n>\d+) more", N_("%(n)s more")),
+    (r"not in its turn: (?P<nodes>.+)", N_("not in its turn: %(nodes)s")),
+    (r"busier: (?P<nodes>.+)", N_("busier: %(nodes)s")),
+    (r"all places taken: (?P<nodes>.+)", N_("all places taken: %(nodes)s")),
+    (r"not drawn: (?P<nodes>.+)", N_("not drawn: %(nodes)s")),
+    (r"not the key's node: (?P<nodes>.+)", N_("not the key's node: %(nodes)s")),
+    (r"failed this run before: (?P<nodes>.+)", N_("failed this run before: %(nodes)s")),
+    (r"away: (?P<nodes>.+)", N_("away: %(nodes)s")),
+    (r"stopping: (?P<nodes>.+)", N_("stopping: %(nodes)s")),
+    (r"drained: (?P<nodes>.+)", N_("drained: %(nodes)s")),
+    (r"cordoned: (?P<nodes>.+)", N_("cordoned: %(nodes)s")),
+    (r"weight 0: (?P<nodes>.+)", N_("weight 0: %(nodes)s")),
+    (r"not registered: (?P<nodes>.+)", N_("not registered: %(nodes)s")),
+    (r"not the node asked for: (?P<nodes>.+)", N_("not the node asked for: %(nodes)s")),
+    (r"excluded by the job: (?P<nodes>.+)", N_("excluded by the job: %(nodes)s")),
+    (r"does not run (?P<kind>\w+) jobs: (?P<nodes>.+)", N_("does not run %(kind)s jobs: %(nodes)s")),
+    (r"has no (?P<key>\S+): (?P<nodes>.+)", N_("has no %(key)s: %(nodes)s")),
+    (
+        r"(?P<key>\S+) is (?P<value>.+?), not (?P<wanted>\S+): (?P<nodes>.+)",
+        N_("%(key)s is %(value)s, not %(wanted)s: %(nodes)s"),
+    ),
+    (r"all that fit were to be avoided", N_("all that fit were to be avoided")),
+    (r"(?P<n>\d+) avoided after a failed attempt", N_("%(n)s avoided after a failed attempt")),
+    (r"no node is alive", N_("no node is alive")),
+    (r"(?P<run>\S+) was still under way", N_("%(run)s was still under way")),
+    (r"no place in line was free \(limit (?P<n>\d+)\)", N_("no place in line was free (limit %(n)s)")),
+    (r"its turn comes when what is under way has ended", N_("its turn comes when what is under way has ended")),
+    (r"paused until a set time", N_("paused until a set time")),
+    (r"a later one took its place", N_("a later one took its place")),
+    (r"the job was paused before its turn", N_("the job was paused before its turn")),
+    (r"decided more than (?P<n>[\d.e+]+) s late", N_("decided more than %(n)s s late")),
+    (r"only the latest runs, at most (?P<n>[\d.e+]+) s old", N_("only the latest runs, at most %(n)s s old")),
+    (r"each one runs, at most (?P<n>[\d.e+]+) s old", N_("each one runs, at most %(n)s s old")),
+    (r"late fires do not run", N_("late fires do not run")),
+    (r"waits for the leader", N_("waits for the leader")),
+    (
+        r"clocks went from (?P<old>\S+) to (?P<new>\S+) since the one before",
+        N_("clocks went from %(old)s to %(new)s since the one before"),
+    ),
+    (
+        r"(?P<time>[\d:]+) does not exist on this day, so it fires at the end of the gap",
+        N_("%(time)s does not exist on this day, so it fires at the end of the gap"),
+    ),
+    (r"(?P<time>[\d:]+) occurs twice on this day: this is the first", N_("%(time)s occurs twice: the first")),
+    (r"(?P<time>[\d:]+) occurs twice on this day: this is the second", N_("%(time)s occurs twice: the second")),
+    (
+        r"left out before it, as (?P<time>[\d: -]+) did not exist: (?P<n>\d+)",
+        N_("%(n)s left out before it, as %(time)s did not exist"),
+    ),
+)
+_SAID = tuple((re.compile(pattern), message) for pattern, message in SAID)
+_CRON = re.compile(r"(?P<when>.+?)(?: on (?P<days>.+?)|(?P<daily> every day))?(?: in (?P<months>[A-Z].+|months .+))?")
+
+
+class _Unknown(Exception):
+    """A piece nobody translated."""
+
+
+def localized(text: str, _: Gettext, language: str) -> str:
+    """What `Schedule.describe()` says, in `language`; in English where a piece has no translation."""
+    if language == "en":
+        return text
+    try:
+        return "; ".join(_one(part, _) for part in text.split("; "))
+    except _Unknown:
+        return text
+
+
+def said(text: str, _: Gettext, language: str) -> str:
+    """A reason or explanation in `language`; as it is where any of its clauses has no translation."""
+    if language == "en" or not text:
+        return text
+    clauses = []
+    for clause in text.split("; "):
+        found = next(((match, message) for pattern, message in _SAID if (match := pattern.fullmatch(clause))), None)
+        if found is None:
+            return text
+        clauses.append(_(found[1], **found[0].groupdict()))
+    return _("; ").join(clauses)
+
+
+def _one(text: str, _: Gettext) -> str:
+    if text == "by hand only":
+        return _("by hand only")
+    for pattern, message in LIMITS:
+        if match := re.fullmatch(f"(?P<said>.+), {pattern}", text):
+            what = _period(match["what"], _) if message.endswith("later") else match["what"]
+            return _(message, said=_one(match["said"], _), what=what)
+    if match := re.fullmatch("once at (.+)", text):
+        return _("once at %(time)s", time=match[1])
+    zone = ""
+    if match := re.fullmatch(r"(.+) \(([A-Za-z0-9_+/-]+)\)", text):
+        text, zone = match[1], f" ({match[2]})"
+    if text in EVERY:
+        return _(EVERY[text]) + zone
+    if not zone and (match := re.fullmatch("every ([0-9]+ [a-z]+(?: [0-9]+ [a-z]+)*)", text)):
+        return _("every %(period)s", period=_period(match[1], _))
+    return _cron(text, _) + zone
+
+
+def _cron(text: str, _: Gettext) -> str:
+    if match := re.fullmatch("(.+), at second (.+)", text):
+        return _("%(when)s, at second %(seconds)s", when=_cron(match[1], _), seconds=_numbers(match[2], _))
+    if match := re.fullmatch("(.+), every second of the minute", text):
+        return _("%(when)s, every second of the minute", when=_cron(match[1], _))
+    if match := re.fullmatch("(.+), every ([0-9]+ seconds) of the minute", text):
+        return _("%(when)s, every %(period)s of the minute", when=_cron(match[1], _), period=_period(match[2], _))
+    if match := re.fullmatch("(.+), from ([0-9]{4}) to ([0-9]{4})", text):
+        return _("%(when)s, from %(begin)s to %(end)s", when=_cron(match[1], _), begin=match[2], end=match[3])
+    if match := re.fullmatch("(.+), in (?:the years )?([0-9].*)", text):
+        return _("%(when)s, in %(years)s", when=_cron(match[1], _), years=_numbers(match[2], _))
+    match = _CRON.fullmatch(text)
+    if match is None:
+        raise _Unknown
+    said = _when(match["when"], _)
+    if match["daily"]:
+        said = _("%(when)s every day", when=said)
+    if match["days"]:
+        said = _("%(when)s on %(days)s", when=said, days=_days(match["days"], _))
+    if match["months"]:
+        said = _("%(when)s in %(months)s", when=said, months=_list(match["months"], MONTHS, _))
+    return said
+
+
+def _when(text: str, _: Gettext) -> str:
+    if match := re.fullmatch("(.+) from ([0-9:]+) to ([0-9:]+)", text):
+        return _("%(when)s from %(begin)s to %(end)s", when=_when(match[1], _), begin=match[2], end=match[3])
+    if match := re.fullmatch("at minute (.+) past every hour", text):
+        return _("at minute %(minutes)s past every hour", minutes=_numbers(match[1], _))
+    if match := re.fullmatch("at minute ([^a-z]+(?: and [0-9]+)?)", text):
+        return _("at minute %(minutes)s", minutes=_numbers(match[1], _))
+    if text in EVERY:
+        return _(EVERY[text])
+    if match := re.fullmatch("every ([0-9]+ [a-z]+)", text):
+        return _("every %(period)s", period=_period(match[1], _))
+    if match := re.fullmatch("at ([0-9:, and]+)", text):
+        return _("at %(times)s", times=_numbers(match[1], _))
+    if match := re.fullmatch("(.+) in the hours (.+)", text):
+        return _("%(when)s in the hours %(hours)s", when=_when(match[1], _), hours=_numbers(match[2], _))
+    if text == "on the hour":
+        return _("on the hour")
+    raise _Unknown
+
+
+def _days(text: str, _: Gettext) -> str:
+    if " or on " in text:
+        return _(" or on ").join(_days(part, _) for part in text.split(" or on "))
+    if ", if it is " in text:
+        return _(", if it is ").join(_days(part, _) for part in text.split(", if it is "))
+    if " and on " in text:
+        return _(", ").join(_days(part, _) for part in text.split(" and on "))
+    if match := re.fullmatch("day ([^a-z]+(?: and [0-9]+)?) of the month", text):
+        return _("day %(days)s of the month", days=_numbers(match[1], _))
+    for pattern, message in DAY_RULES:
+        if match := re.fullmatch(pattern, text):
+            return _(message, **match.groupdict())
+    if (match := re.fullmatch("the ([a-z]+) ([A-Z][a-z]+) of the month", text)) and match[1] in NTH:
+        return _(NTH[match[1]], day=_list(match[2], DAYS, _))
+    return _list(text, DAYS, _)
+
+
+def _list(text: str, known: dict[str, str], _: Gettext) -> str:
+    if text in known:
+        return _(known[text])
+    parts = re.split(", | and ", text)
+    if any(part not in known for part in parts):
+        raise _Unknown
+    return _(", ").join(_(known[part]) for part in parts)
+
+
+def _numbers(text: str, _: Gettext) -> str:
+    return _(", ").join(re.split(", | and ", text))
+
+
+def _period(text: str, _: Gettext) -> str:
+    pieces = []
+    for number, unit in re.findall("([0-9]+) ([a-z]+)", text):
+        if unit not in UNITS:
+            raise _Unknown
+        pieces.append(f"{number} {_(UNITS[unit])}")
+    return " ".join(pieces)

@@ -1,0 +1,109 @@
+"""One attempt while it is executed: what it is, until when, how to stop it, where its output goes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crony.domain.outcome import Kind
+from crony.domain.run import Envelope
+
+if TYPE_CHECKING:
+    from crony.workers.process import Process
+    from crony.workers.spool import Output
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the transport says of a delivered message: where it lies, and the claim this process's node has on it."""
+
+    queue: str
+    place: str
+    fence: int
+    incarnation: str
+    count: int = 1
+
+    @classmethod
+    def read(cls, properties: Any) -> Held | None:
+        """The claim behind a message's `crony` properties; None when it was not delivered by Crony's transport."""
+        try:
+            return cls(
+                str(properties["queue"]),
+                str(properties["place"]),
+                int(properties["fence"]),
+                str(properties["incarnation"]),
+                int(properties.get("count", 1)),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an attempt went, as its runner saw it."""
+
+    kind: Kind
+    reason: str = ""
+    """One sentence for people."""
+    code: int | None = None
+    """Exit code or HTTP status."""
+    result: Any = None
+
+
+SUCCEEDED = Verdict(Kind.SUCCEEDED)
+
+
+class Attempt:
+    """An attempt under way. `finish` is the only way out, and only the first call counts."""
+
+    def __init__(self, envelope: Envelope, held: Held, output: Output, process: Process) -> None:
+        self.envelope, self.held, self.output, self.process = envelope, held, output, process
+        self.begun = time.monotonic()
+        self.deadline = self.begun + envelope.timeout
+        self.cancelled = False
+        self._lock = threading.Lock()
+        self._call: Callable[[], None] | None = None
+        self._finished = False
+        self._finish: Callable[[Verdict], None] = lambda verdict: None
+
+    @property
+    def left(self) -> float:
+        """Seconds until its timeout; never negative."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def cancel(self) -> None:
+        """Somebody wants it stopped: the runner is told, once."""
+        with self._lock:
+            if self.cancelled:
+                return
+            self.cancelled, call = True, self._call
+        if call is not None:
+            call()
+
+    def on_cancel(self, call: Callable[[], None] | None) -> None:
+        """The runner's way of hearing of a cancel; called at once if it came already. None: not interested any more."""
+        with self._lock:
+            self._call, now = call, self.cancelled
+        if now and call is not None:
+            call()
+
+    def finishes_with(self, finish: Callable[[Verdict], None]) -> None:
+        """What `finish` does with the first verdict (the executor's end transaction; may take long)."""
+        self._finish = finish
+
+    def finish(self, verdict: Verdict) -> bool:
+        """End the attempt with this verdict; False when it was ended before, and nothing was done."""
+        with self._lock:
+            if self._finished:
+                return False
+            self._finished = True
+        self._finish(verdict)
+        return True
+
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` was called."""
+        return self._finished

@@ -1,0 +1,94 @@
+"""Ending an attempt for good: the fenced end, repeated through outages for as long as the claim may be ours."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from crony.domain.outcome import Outcome
+from crony.domain.run import Envelope
+from crony.errors import CronyError
+from crony.etcd.client import Client
+from crony.etcd.errors import BadRequest
+from crony.etcd.keys import Keys
+from crony.etcd.txn import Txn, TxnResult
+from crony.lifecycle.end import PATIENCE, Ended, Stale, end
+
+log = logging.getLogger("crony.worker")
+
+T = TypeVar("T")
+
+
+class Counters:
+    """What this process counted, for `inspect stats` and tests."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.ended = self.stale = self.given_up = 0
+
+    def add(self, what: str) -> None:
+        """One more."""
+        with self._lock:
+            setattr(self, what, getattr(self, what) + 1)
+
+
+COUNTERS = Counters()
+
+
+def settle(
+    client: Client,
+    keys: Keys,
+    sealed: str,
+    place: str,
+    fence: int,
+    outcome: Outcome,
+    *,
+    told: Envelope | None = None,
+    commit: Callable[[Txn], TxnResult] | None = None,
+    patience: float = PATIENCE,
+) -> Ended | Stale | None:
+    """End the attempt, however long etcd takes to answer; None when `patience` seconds were not enough."""
+    what = f"run {outcome.run} attempt {outcome.attempt} ({outcome.kind})"
+    found = persist(
+        lambda: end(client, keys, sealed, place, fence, outcome, told=told, commit=commit),
+        f"the end of {what}",
+        patience,
+    )
+    if isinstance(found, Ended):
+        COUNTERS.add("ended")
+    elif isinstance(found, Stale):
+        COUNTERS.add("stale")
+        instead = f"it stands as {found.found.kind}" if found.found else "it was taken over"
+        log.warning("stale end of %s: the claim is not ours any more, %s; this result is dropped", what, instead)
+    else:
+        COUNTERS.add("given_up")
+    return found
+
+
+def persist(act: Callable[[], T], what: str, patience: float = PATIENCE) -> T | None:
+    """Do `act` (harmless to repeat) until it is answered; None when it never was, or can never be."""
+    deadline, pause, told = time.monotonic() + patience, 0.1, 0.0
+    while True:
+        try:
+            found = act()
+        except BadRequest as error:
+            log.error("%s is refused by etcd: %s", what, error)
+            return None
+        except CronyError as error:
+            now = time.monotonic()
+            if now >= deadline:
+                log.error("%s could not be written within %.0f s: %s", what, patience, error)
+                return None
+            if now - told >= 60.0:
+                log.warning("%s cannot be written yet, trying on: %s", what, error)
+                told = now
+            time.sleep(min(pause * random.uniform(0.7, 1.3), max(0.0, deadline - now)))
+            pause = min(pause * 2, 5.0)
+        else:
+            if told:
+                log.info("%s is written", what)
+            return found

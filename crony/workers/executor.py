@@ -1,0 +1,215 @@
+"""Executing one delivered run message: verify, run, end. Called by the Celery task `crony.run`, in the pool.
+
+Nothing in the message is believed before its seal was opened. When this returns, the attempt has its outcome in etcd
+(or its claim was somebody else's by then), so Celery's acknowledgement afterwards means nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from crony.domain.ids import place_ident
+from crony.domain.outcome import Kind
+from crony.domain.run import Envelope, UnknownRecord
+from crony.domain.signing import BadSeal
+from crony.errors import CronyError
+from crony.etcd.keys import is_run_queue
+from crony.lifecycle.end import outcome_of
+from crony.lifecycle.handback import hand_back
+from crony.lifecycle.quarantine import quarantine
+from crony.workers import ending, runners
+from crony.workers.attempt import Attempt, Held, Verdict
+from crony.workers.interrupt import INTERRUPTER
+from crony.workers.process import Process, current
+
+log = logging.getLogger("crony.worker")
+
+
+class Starts:
+    """Which attempts of this process have begun, and which must not any more: decided once for each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun: set[Held] = set()
+        self._withdrawn: set[Held] = set()
+
+    def begin(self, held: Held) -> bool:
+        """It begins; False when it was withdrawn."""
+        with self._lock:
+            self._begun.add(held)
+            return held not in self._withdrawn
+
+    def end(self, held: Held) -> None:
+        """It is over."""
+        with self._lock:
+            self._begun.discard(held)
+
+    def withdraw(self, held: Held) -> bool:
+        """It shall not begin; False when it has."""
+        with self._lock:
+            if held in self._begun:
+                return False
+            self._withdrawn.add(held)
+            return True
+
+
+STARTS = Starts()
+
+
+class Bad(CronyError):
+    """The message must not be acted on: it goes to quarantine."""
+
+
+class Elsewhere(CronyError):
+    """A genuine message for an earlier start of this node: its attempt is handed back, unstarted."""
+
+
+def execute(task_id: str, properties: Any, sealed: str) -> None:
+    """Execute the attempt that `sealed` names, which was delivered with `properties`. Raises nothing of its own."""
+    held = Held.read(properties.get("crony")) if isinstance(properties, dict) else None
+    if held is None or not is_run_queue(held.queue):
+        log.error("a run message came by another way than a run queue of Crony's transport; it is not executed")
+        return
+    try:
+        if STARTS.begin(held):
+            _execute(current(), held, task_id, sealed)
+    finally:
+        STARTS.end(held)
+
+
+def _execute(process: Process, held: Held, task_id: str, sealed: str) -> None:
+    try:
+        envelope = verify(process, held, task_id, sealed)
+    except Bad as bad:
+        set_aside(process, held, str(bad))
+        return
+    except Elsewhere as elsewhere:
+        give_back(process, held, sealed, str(elsewhere))
+        return
+    with INTERRUPTER.attempt():
+        _Execution(process, held, sealed, envelope).go()
+
+
+def verify(process: Process, held: Held, task_id: str, sealed: str) -> Envelope:
+    """The envelope, if a trusted centre sealed it for this queue, place and attempt. Raises `Bad`, `Elsewhere`."""
+    envelope = opened(process, sealed)
+    if envelope.queue != held.queue:
+        raise Bad(f"it was sealed for queue {envelope.queue!r} and came from {held.queue!r}")
+    if envelope.run != place_ident(held.place):
+        raise Bad(f"it was sealed for run {envelope.run!r} and lies at the place of another")
+    if task_id != f"{envelope.run}:{envelope.attempt}" or envelope.attempt < 1:
+        raise Bad(f"it was sealed for attempt {envelope.attempt} and came as {task_id!r}")
+    now = process.now()
+    if envelope.expires_at and now > envelope.expires_at:
+        raise Bad(f"it expired {now - envelope.expires_at:.0f} s ago")
+    if envelope.incarnation != held.incarnation:
+        raise Elsewhere("sent to an earlier start of this node")
+    return envelope
+
+
+def opened(process: Process, sealed: str) -> Envelope:
+    """The envelope behind the seal. Raises `Bad`."""
+    try:
+        return Envelope.read(process.verifier.open(sealed))
+    except (BadSeal, UnknownRecord) as error:
+        raise Bad(str(error)) from None
+
+
+def set_aside(process: Process, held: Held, reason: str) -> None:
+    """Quarantine the message; repeated until etcd answers. Raises nothing."""
+    log.error(
+        "ALARM: message %s of queue %s must not be executed and is quarantined: %s", held.place, held.queue, reason
+    )
+    client, node = process.client, process.settings.node_name
+    ending.persist(
+        lambda: quarantine(
+            client, process.keys, held.queue, held.place, held.fence, reason, node=node, at=process.now()
+        ),
+        f"the quarantine of {held.place}",
+    )
+
+
+def give_back(process: Process, held: Held, sealed: str, reason: str) -> None:
+    """Hand an unstarted attempt back to the leader; repeated until etcd answers. Raises nothing."""
+    client = process.client
+    envelope = opened(process, sealed)
+    log.info("run %s attempt %d is handed back: %s", envelope.run, envelope.attempt, reason)
+    ending.persist(
+        lambda: hand_back(
+            client, process.keys, envelope, sealed, held.place, held.fence, at=process.now(), detail=reason
+        ),
+        f"handing back run {envelope.run}",
+    )
+
+
+class _Execution:
+    """One attempt from its first instruction to its outcome."""
+
+    def __init__(self, process: Process, held: Held, sealed: str, envelope: Envelope) -> None:
+        self._process, self._held, self._sealed, self._envelope = process, held, sealed, envelope
+        output = process.spool.open(envelope.run, envelope.attempt, held.incarnation)
+        self._attempt = Attempt(envelope, held, output, process)
+        self._attempt.finishes_with(self._end)
+        self._started_at: float | None = None
+        self._began = 0.0
+
+    def go(self) -> None:
+        """Run it and end it."""
+        attempt, run = self._attempt, self._envelope.run
+        self._process.cancels.register(run, attempt.cancel)
+        try:
+            verdict = self._run()
+        finally:
+            self._process.cancels.forget(run, attempt.cancel)
+        if not attempt.finish(verdict):
+            log.warning("run %s attempt %d came back after it had been ended", run, self._envelope.attempt)
+
+    def _run(self) -> Verdict:
+        attempt = self._attempt
+        if attempt.cancelled:
+            return Verdict(Kind.CANCELLED, "cancelled before it started")
+        kind = str(self._envelope.action.get("kind", ""))
+        runner = runners.find(kind, self._process.settings)
+        if runner is None:
+            return Verdict(Kind.REFUSED, f"this node does not run {kind or 'such'} jobs")
+        self._started_at, self._began = self._process.now(), time.monotonic()
+        try:
+            return runner(attempt)
+        except Exception as error:
+            log.exception("the %s runner failed on run %s", kind, self._envelope.run)
+            return Verdict(Kind.FAILED, f"the {kind} runner failed: {type(error).__name__}: {error}"[:300])
+
+    def _ended_at(self) -> float:
+        """Now; the duration is the monotonic clock's, whatever became of the wall clock."""
+        if self._started_at is None:
+            return self._process.now()
+        return self._started_at + time.monotonic() - self._began
+
+    def _end(self, verdict: Verdict) -> None:
+        process, held = self._process, self._held
+        self._attempt.output.close()
+        outcome = outcome_of(
+            self._envelope,
+            verdict.kind,
+            ended_at=self._ended_at(),
+            fence=held.fence,
+            reason=verdict.reason,
+            code=verdict.code,
+            result=verdict.result,
+            node=process.settings.node_name,
+            incarnation=held.incarnation,
+            started_at=self._started_at,
+        )
+        ending.settle(
+            process.client,
+            process.keys,
+            self._sealed,
+            held.place,
+            held.fence,
+            outcome,
+            told=self._envelope,
+            commit=process.commit,
+        )

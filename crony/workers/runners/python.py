@@ -1,0 +1,164 @@
+"""Python jobs: a Celery task of an allow-listed module, called by name in this process.
+
+A function in the main thread of its process (pools prefork and solo) is stopped at its timeout or cancel by an
+exception raised inside it. In other threads that is not possible: the attempt ends in time, and says so.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import current_app
+from celery.app.task import Task
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
+from crony.domain.outcome import Kind
+from crony.workers.attempt import Attempt, Verdict
+from crony.workers.capture import captured
+from crony.workers.interrupt import INTERRUPTER, Stop, in_pool_process
+
+RESULT_LIMIT = 1024
+"""A result of at most this many bytes of JSON is kept."""
+STUBBORN = 5.0
+"""A function that ignores its stop for this many seconds loses its process (prefork), or is left behind."""
+LOCKED = 5.0
+"""Seconds after that until its process ends even if the function never lets another thread run (prefork)."""
+
+
+def run(attempt: Attempt) -> Verdict:
+    """Call the task; its result or exception is the verdict."""
+    action = attempt.envelope.action
+    name = str(action.get("task", ""))
+    task = find(name, attempt.process.settings.imports)
+    if task is None:
+        return Verdict(Kind.REFUSED, f"{name} is not a task of this node; see CRONY_IMPORTS")
+    args = attempt.envelope.args or list(action.get("args") or ())
+    kwargs = {**(action.get("kwargs") or {}), **attempt.envelope.params}
+    return _Call(attempt, task, args, kwargs).run()
+
+
+def find(name: str, imports: tuple[str, ...]) -> Task[..., Any] | None:
+    """The registered task of that name, if its module may be run by name."""
+    if not any(name.startswith(f"{module}.") for module in imports):
+        return None
+    return current_app.tasks.get(name)
+
+
+class _Call:
+    """One call of a task's function."""
+
+    def __init__(self, attempt: Attempt, task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
+        self._attempt, self._task, self._args, self._kwargs = attempt, task, args, kwargs
+        self._stoppable = INTERRUPTER.can_stop
+        self._why: Kind | None = None
+        self._over = False
+
+    def run(self) -> Verdict:
+        """Call it, with the deadline and the cancel armed."""
+        attempt = self._attempt
+        deadline = attempt.process.alarms.after(attempt.left, lambda: self._stop(Kind.TIMED_OUT))
+        try:
+            attempt.on_cancel(lambda: self._stop(Kind.CANCELLED))
+            with captured(attempt.output), _last_resort(attempt.left + STUBBORN + LOCKED):
+                return self._judge()
+        finally:
+            self._over = True
+            deadline.cancel()
+            attempt.on_cancel(None)
+
+    def _judge(self) -> Verdict:
+        try:
+            function = self._function
+            value = INTERRUPTER.call(function, self) if self._stoppable else function()
+            return Verdict(Kind.SUCCEEDED, result=_kept(value))
+        except Stop:
+            return self._stopped("the function was stopped")
+        except (KeyboardInterrupt, WorkerShutdown, WorkerTerminate):
+            raise
+        except BaseException as error:
+            if self._why is not None:
+                return self._stopped(f"the function was stopped and raised {type(error).__name__}")
+            self._attempt.output.write(_trace(error).encode(errors="backslashreplace"))
+            return Verdict(Kind.FAILED, f"{type(error).__name__}: {error}"[:500])
+
+    def _function(self) -> Any:
+        told = self._attempt.envelope
+        # Called directly, as far as Celery is concerned: `self.retry()` raises instead of publishing.
+        self._task.push_request(id=f"{told.run}:{told.attempt}", args=self._args, kwargs=self._kwargs)
+        try:
+            return self._task.run(*self._args, **self._kwargs)
+        finally:
+            self._task.pop_request()
+
+    def _stopped(self, how: str) -> Verdict:
+        if (self._why or Kind.TIMED_OUT) is Kind.CANCELLED:
+            return Verdict(Kind.CANCELLED, f"cancelled; {how}")
+        return Verdict(Kind.TIMED_OUT, f"still running after {self._attempt.envelope.timeout:g} s; {how}")
+
+    def _stop(self, why: Kind) -> None:
+        """The deadline or a cancel came: called from another thread than the function's."""
+        if self._over or self._why is not None:
+            return
+        self._why = why
+        if not self._stoppable:
+            _elsewhere(self._leave)
+            return
+        self._attempt.process.alarms.after(STUBBORN, lambda: None if self._over else _elsewhere(self._abandon))
+        INTERRUPTER.stop(self)
+
+    def _leave(self) -> None:
+        self._attempt.finish(self._stopped("the function runs in a thread, cannot be stopped, and was left behind"))
+
+    def _abandon(self) -> None:
+        if not in_pool_process():
+            self._leave()
+            return
+        faulthandler.cancel_dump_traceback_later()  # the end may take as long as etcd is away
+        self._attempt.finish(self._stopped("the function did not stop, so its process was killed"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def _last_resort(seconds: float) -> Iterator[None]:
+    """A function in C may keep the interpreter's lock: no signal handler, no thread of ours comes in between.
+
+    The fault handler's thread needs no lock: it says where the function is and ends the process of the pool.
+    """
+    if not in_pool_process():
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _elsewhere(call: Callable[[], None]) -> None:
+    # An end may take as long as etcd is away; alarms and watches must go on.
+    threading.Thread(target=call, name="crony-left-behind", daemon=True).start()
+
+
+def _trace(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename != __file__ and not frame.filename.endswith("interrupt.py")]
+    told = [*traceback.format_list(own), *traceback.format_exception_only(error)]
+    return "Traceback (most recent call last):\n" + "".join(told)
+
+
+def _kept(value: Any) -> Any:
+    """The result as it can be kept: itself when it is small JSON, else a marker saying what it was."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return {"not_json": type(value).__name__}
+    size = len(text.encode(errors="backslashreplace"))
+    return value if size <= RESULT_LIMIT else {"truncated": True, "bytes": size}

@@ -1,0 +1,83 @@
+"""Celery tasks that tests run as Python jobs (`CRONY_IMPORTS=tests.helpers.jobs`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import shared_task
+
+
+@shared_task
+def add(a: int, b: int = 0) -> int:
+    """The sum."""
+    return a + b
+
+
+@shared_task
+def say(text: str) -> None:
+    """Prints, writes to standard error and logs."""
+    print(text)
+    sys.stderr.write(f"err {text}\n")
+    logging.getLogger("somebody").warning("log %s", text)
+
+
+@shared_task
+def fail(text: str) -> None:
+    """Raises."""
+    raise ValueError(text)
+
+
+@shared_task
+def give(what: str) -> Any:
+    """Something to keep, or not."""
+    return {"big": "x" * 5000, "object": object(), "none": None, "list": [1, {"a": None}]}[what]
+
+
+@shared_task(bind=True)
+def again(self: Any) -> None:
+    """Wants Celery's own retry, which jobs do not have."""
+    raise self.retry(exc=KeyError("again"))
+
+
+@shared_task(bind=True)
+def whoami(self: Any) -> str:
+    """Id of its own request."""
+    return str(self.request.id)
+
+
+@shared_task
+def leave() -> None:
+    """Exits."""
+    sys.exit(3)
+
+
+@shared_task
+def lock() -> int:
+    """Computes for hours in C, without letting a signal handler or another thread run."""
+    return sum(range(10**14))
+
+
+@shared_task
+def die() -> None:
+    """Kills its process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task
+def hold(path: str, stubborn: bool = False) -> str:
+    """Marks its beginning in a file `path`, then waits until `path`.go exists, or `path` does not any more."""
+    Path(path).write_text(f"{os.getpid()} {threading.get_ident()}")
+    while Path(path).exists() and not Path(f"{path}.go").exists():
+        try:
+            time.sleep(0.02)
+        except BaseException:
+            if not stubborn:
+                raise
+    return "went on"

@@ -1,0 +1,217 @@
+"""The command line's view of the API: every odd answer becomes one sentence and the right exit code."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crony.cli.api import Api, Target, find, read_context
+from crony.cli.follow import copy_output, wait_for
+from crony.errors import Conflict, CronyError, Forbidden, Invalid, NotFound, TimedOut, Unavailable, Unknown
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@contextmanager
+def serving(answer: Answer) -> Iterator[Api]:
+    """An API whose server answers each request with `answer(handler)`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        do_POST = do_PUT = do_DELETE = do_PATCH = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield Api(Target(f"http://127.0.0.1:{server.server_port}", "crony_secret", "the test"), timeout=5.0)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def says(status: int, body: bytes, kind: str = "application/json", **headers: str) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def problem(status: int, **facts: str) -> Answer:
+    body = json.dumps({"type": "about:blank", "title": "Wrong", "status": status, **facts}).encode()
+    return says(status, body, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code"),
+    [
+        (401, Forbidden, 4),
+        (403, Forbidden, 4),
+        (404, NotFound, 3),
+        (409, Conflict, 5),
+        (412, Conflict, 5),
+        (400, Invalid, 2),
+        (413, Invalid, 2),
+        (415, Invalid, 2),
+        (422, Invalid, 2),
+        (429, Unavailable, 8),
+        (500, CronyError, 1),
+        (502, Unavailable, 8),
+        (503, Unavailable, 8),
+        (504, TimedOut, 7),
+    ],
+)
+def test_a_problem_becomes_the_error_of_its_kind(status: int, kind: type[CronyError], code: int) -> None:
+    with serving(problem(status, detail="the detail", hint="the hint")) as api, pytest.raises(kind) as error:
+        api.get("jobs")
+    assert error.value.exit_code == code
+    assert "the detail" in str(error.value)
+
+
+def test_the_field_of_a_problem_is_named_once() -> None:
+    with (
+        serving(problem(422, detail="schedule.cron: minute 61 is out of range", field="schedule.cron")) as api,
+        pytest.raises(Invalid) as error,
+    ):
+        api.call("POST", "jobs", body={})
+    assert error.value.what == "schedule.cron: minute 61 is out of range"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        says(200, b"<html>welcome</html>", "text/html"),
+        says(200, b'{"items": [', "application/json"),
+        says(302, b"", "text/html", Location="http://elsewhere.example/"),
+        says(500, b"<html>oops</html>", "text/html"),
+        says(404, b"[]", "application/json"),
+        says(200, b"text", "text/plain"),
+    ],
+)
+def test_a_server_that_is_not_ours_is_told_so(answer: Answer) -> None:
+    with serving(answer) as api, pytest.raises(Unavailable, match="does not answer like Crony's API"):
+        api.get("jobs")
+
+
+def test_an_empty_answer_is_none() -> None:
+    with serving(says(204, b"")) as api:
+        assert api.call("DELETE", "jobs/x") is None
+
+
+def test_the_token_goes_with_every_request_and_never_to_another_server() -> None:
+    seen: list[str | None] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        seen.append(handler.headers["Authorization"])
+        says(302, b"", "text/html", Location="http://127.0.0.1:9/stolen")(handler)
+
+    with serving(answer) as api, pytest.raises(Unavailable, match="302"):
+        api.get("jobs")
+    assert seen == ["Bearer crony_secret"]
+
+
+def test_a_lost_answer_to_a_write_is_unknown_and_to_a_read_is_not() -> None:
+    def hang_up(handler: BaseHTTPRequestHandler) -> None:
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+    silent = threading.Event()
+    with serving(hang_up) as api:
+        with pytest.raises(Unknown, match="may have been carried out"):
+            api.call("POST", "jobs/x:run", body={})
+        with pytest.raises(Unavailable):
+            api.get("jobs")
+    with serving(lambda handler: silent.wait(5) and None) as api:
+        with pytest.raises(Unknown):
+            api.call("POST", "jobs/x:run", body={})
+        silent.set()
+
+
+def test_pages_are_followed_to_the_limit() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        start = int(handler.path.partition("cursor=")[2] or 0)
+        page = {"items": [{"n": n} for n in range(start, start + 3)], "next_cursor": str(start + 3)}
+        says(200, json.dumps(page).encode())(handler)
+
+    with serving(answer) as api:
+        assert [item["n"] for item in api.pages("runs", limit=7)] == list(range(7))
+
+
+def test_waiting_bears_a_restart_and_ends_in_time() -> None:
+    states = iter(["queued", None, None, "running", "ended"])
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        state = next(states)
+        if state is None:
+            problem(503, detail="restarting")(handler)
+        else:
+            says(200, json.dumps({"state": state, "outcome": "succeeded"}).encode())(handler)
+
+    with serving(answer) as api:
+        assert wait_for(api, "r")["outcome"] == "succeeded"
+    with (
+        serving(says(200, b'{"state": "running"}')) as api,
+        pytest.raises(TimedOut, match=r"not ended after 0\.2 s \(it is running\)"),
+    ):
+        wait_for(api, "r", patience=0.2)
+
+
+def test_output_is_copied_piece_by_piece(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    text = b"one\ntwo \x1b[31mred\x1b[0m\n\xff\xfe\n"
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        offset = int(handler.path.partition("offset=")[2])
+        piece = text[offset : offset + 5]
+        end = offset + len(piece)
+        state = "complete" if end == len(text) else "open"
+        says(200, piece, "text/plain; charset=utf-8", X_Next_Offset=str(end), X_Output_State=state)(handler)
+
+    with serving(answer) as api:
+        copy_output(api, "r", attempt=None, follow=True, raw=False)
+    assert capfdbinary.readouterr().out == text
+
+
+def test_where_the_server_is(tmp_path: Path) -> None:
+    context = tmp_path / "cli.env"
+    context.write_text("# crony dev\nCRONY_API=http://127.0.0.1:8403\nCRONY_TOKEN=crony_dev\nCRONY_ETCD_ENDPOINTS=x\n")
+    context.chmod(0o600)
+    assert find(environ={}, context=context) == Target("http://127.0.0.1:8403", "crony_dev", str(context))
+    assert find(environ={"CRONY_API": "https://h/"}, context=context) == Target("https://h", "", "CRONY_API")
+    assert find("http://h:1", environ={"CRONY_TOKEN": "t"}, context=context) == Target("http://h:1", "t", "--api")
+    # A token of ours does not go to an address that a file in the working directory names.
+    assert find(environ={"CRONY_TOKEN": "mine"}, context=context).base == "http://127.0.0.1:8400"
+    assert find(environ={}, context=tmp_path / "none") == Target("http://127.0.0.1:8400", "", "the default")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o602])
+def test_a_context_that_others_could_have_written_or_read_is_not_used(tmp_path: Path, mode: int) -> None:
+    context = tmp_path / "cli.env"
+    context.write_text("CRONY_API=http://evil.example\n")
+    context.chmod(mode)
+    assert stat.S_IMODE(context.stat().st_mode) == mode
+    assert read_context(context) == {}
+
+
+def test_a_context_that_is_no_file_is_not_used(tmp_path: Path) -> None:
+    assert read_context(tmp_path) == {}
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "binary").chmod(0o600)
+    assert read_context(tmp_path / "binary") == {}

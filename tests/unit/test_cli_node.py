@@ -1,0 +1,59 @@
+"""`crony node weight`, `cordon`, `drain` and their way back, and how `crony run get` says why a run is where it is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from crony.cli.main import run
+from tests.unit.test_cli_api import says, serving
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "said"),
+    [
+        ("weight n/1 5", [("n%2F1", {"weight": 5})], "n/1 has weight 7 now\n"),
+        ("weight n1 own", [("n1", {"weight": None})], "n1 has weight 7 now\n"),
+        ("cordon a b", [("a", {"cordoned": True}), ("b", {"cordoned": True})], "a is ready now\nb is ready now\n"),
+        ("uncordon a", [("a", {"cordoned": False})], "a is ready now\n"),
+        ("drain a", [("a", {"drain": True})], "a is ready now\n"),
+        ("undrain a", [("a", {"drain": False})], "a is ready now\n"),
+    ],
+)
+def test_what_is_asked_and_said(
+    words: str,
+    asked: list[tuple[str, dict[str, Any]]],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    def answer(handler: Any) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        seen.append((handler.command + handler.path, body))
+        says(200, json.dumps({"weight": 7, "state": "ready"}).encode())(handler)
+
+    with serving(answer) as api:
+        monkeypatch.setenv("CRONY_API", api.target.base)
+        monkeypatch.setenv("CRONY_TOKEN", "crony_secret")
+        assert run(["node", *words.split()]) == 0
+    assert seen == [(f"PATCH/api/v1/nodes/{node}", body) for node, body in asked]
+    assert capsys.readouterr().out == said
+
+
+def test_run_get_says_why_there_and_why_not_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    route = {"strategy": "hash", "why": "the only node that fits", "more": 3,
+             "passed_over": [{"reason": "cordoned", "nodes": ["n2", "n\x1b3"]}]}  # fmt: skip
+    found = {"id": "r1", "job_name": "a", "state": "running", "why": "as a line", "route": route}
+    with serving(says(200, json.dumps(found).encode())) as api:
+        monkeypatch.setenv("CRONY_API", api.target.base)
+        monkeypatch.setenv("CRONY_TOKEN", "crony_secret")
+        assert run(["run", "get", "r1"]) == 0
+    lines = [line.split(None, 2) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-4:] == [["why", "there", "the only node that fits"], ["strategy", "hash"],
+                          ["passed", "over", "n2, n\\x1b3: cordoned"], ["passed", "over", "3 more"]]  # fmt: skip

@@ -1,0 +1,226 @@
+"""Shell jobs: environment, output, endings; nothing is left behind, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from crony.domain.outcome import Kind
+from crony.workers.attempt import Verdict
+from crony.workers.process import Process
+from crony.workers.runners import shell
+from tests.helpers import attempts
+from tests.helpers.attempts import Aside
+from tests.helpers.wait import until
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Process:
+    return attempts.process(tmp_path)
+
+
+def run(parts: Process, action: dict, **changes: object) -> Verdict:
+    return shell.run(attempts.attempt(parts, {"kind": "shell", **action}, **changes))
+
+
+def gone(pid: int) -> bool:
+    """No such process, or only its unreaped remains."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def pids(path: Path, count: int = 1) -> list[int]:
+    return until(
+        lambda: path.exists() and len(found := [int(x) for x in path.read_text().split()]) >= count and found,
+        what="the shell writes its process ids",
+    )
+
+
+def test_output_and_error_are_one_stream_in_order(parts: Process) -> None:
+    verdict = run(parts, {"command": ["sh", "-c", "echo one; echo two >&2; echo three"]})
+    assert verdict == Verdict(Kind.SUCCEEDED, code=0)
+    assert attempts.output(parts) == b"one\ntwo\nthree\n"
+
+
+def test_arguments_are_passed_as_they_are(parts: Process) -> None:
+    run(parts, {"command": ["printf", "%s|", "a b", "$HOME", "*", "-n", "", "é\n"]})
+    assert attempts.output(parts) == "a b|$HOME|*|-n||é\n|".encode()
+
+
+def test_environment_is_the_jobs_own(parts: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRONY_TOKEN", "secret-canary")
+    monkeypatch.setenv("SOME_NODE_VARIABLE", "secret-canary")
+    run(parts, {"command": ["env"], "env": {"GREETING": "hi"}}, params={"region": "eu", "n-2": [1]}, attempt=3)
+    lines = dict(line.split("=", 1) for line in attempts.output(parts).decode().splitlines())
+    for shells_own in ("PWD", "SHLVL", "_", "OLDPWD", "TZ"):
+        lines.pop(shells_own, None)
+    assert lines.pop("PATH") and lines.pop("HOME") and lines.pop("LANG") and lines.pop("USER")
+    assert lines == {
+        "GREETING": "hi",
+        "CRONY_RUN_ID": "j1.1.1700000000",
+        "CRONY_JOB": "j1",
+        "CRONY_NAME": "tests/job",
+        "CRONY_ATTEMPT": "3",
+        "CRONY_FENCE": "77",
+        "CRONY_FIRE_TIME": "2023-11-14T22:13:20+00:00",
+        "CRONY_PARAM_REGION": "eu",
+        "CRONY_PARAM_N_2": "[1]",
+    }
+
+
+def test_no_descriptor_is_inherited(parts: Process, tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        run(parts, {"command": ["sh", "-c", "ls -l /proc/$$/fd"]})
+    lines = attempts.output(parts).decode().splitlines()
+    assert sorted(line.split(" -> ")[0].split()[-1] for line in lines if "->" in line) == ["0", "1", "2"]
+
+
+def test_standard_input_and_directory(parts: Process, tmp_path: Path) -> None:
+    run(parts, {"command": ["sh", "-c", "pwd; cat"], "stdin": "x" * 100_000 + "\n", "cwd": str(tmp_path)})
+    assert attempts.output(parts) == f"{tmp_path}\n{'x' * 100_000}\n".encode()
+
+
+def test_without_standard_input_reading_ends_at_once(parts: Process) -> None:
+    assert run(parts, {"command": ["cat"]}).kind is Kind.SUCCEEDED
+
+
+def test_script_with_an_interpreter(parts: Process) -> None:
+    script = "import sys\nprint('from', sys.argv[1:])\nsys.exit(4)\n"
+    verdict = run(parts, {"script": script, "interpreter": sys.executable})
+    assert (verdict.kind, verdict.code, verdict.reason) == (Kind.FAILED, 4, "exit code 4")
+    assert attempts.output(parts) == b"from []\n"
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "reason"),
+    [
+        ({"command": ["sh", "-c", "exit 3"]}, 3, "exit code 3"),
+        ({"command": ["no-such-command-anywhere"]}, 127, "exit code 127 (command not found)"),
+        ({"command": ["/etc/passwd"]}, 126, "exit code 126 (cannot be executed)"),
+        ({"command": ["sh", "-c", "kill -SEGV $$"]}, 139, "killed by signal SIGSEGV"),
+        ({"command": ["sh", "-c", "kill -KILL $$"]}, 137, "killed by signal SIGKILL"),
+    ],
+)
+def test_failures(parts: Process, action: dict, code: int, reason: str) -> None:
+    assert run(parts, action) == Verdict(Kind.FAILED, reason, code)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"command": ["echo", "a\0b"]},
+        {"command": []},
+        {"command": ["true"], "cwd": "/no/such/directory"},
+        {"command": ["true"], "env": {"A": "\0"}},
+        {},
+    ],
+)
+def test_what_cannot_start_fails_with_a_sentence(parts: Process, action: dict) -> None:
+    verdict = run(parts, action)
+    assert verdict.kind is Kind.FAILED
+    assert verdict.reason
+
+
+def test_timeout_ends_the_whole_group(parts: Process, tmp_path: Path) -> None:
+    listed = tmp_path / "pids"
+    script = f"sleep 600 & echo $$ $! > {listed}; wait"
+    verdict = run(parts, {"command": ["sh", "-c", script]}, timeout=1.0)
+    assert verdict.kind is Kind.TIMED_OUT
+    assert "still running after 1 s" in verdict.reason
+    assert all(gone(pid) for pid in pids(listed, 2))
+
+
+def test_who_ignores_term_is_killed(parts: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "GRACE", 0.3)
+    listed = tmp_path / "pids"
+    loop = "while :; do sleep 0.05; done"
+    script = f"trap '' TERM; (trap '' TERM; echo $$ > {listed}; {loop}) & {loop}"
+    verdict = run(parts, {"command": ["sh", "-c", script]}, timeout=1.0)
+    assert (verdict.kind, verdict.code) == (Kind.TIMED_OUT, 137)
+    assert all(gone(pid) for pid in pids(listed))
+
+
+def test_children_get_the_grace_too(parts: Process, tmp_path: Path) -> None:
+    script = "(trap 'echo cleaned; exit 0' TERM; echo ready; while :; do sleep 0.02; done) & wait"
+    verdict = run(parts, {"command": ["sh", "-c", script]}, timeout=1.0)
+    assert verdict.kind is Kind.TIMED_OUT
+    assert attempts.output(parts).endswith(b"cleaned\n")
+
+
+def test_cancel(parts: Process) -> None:
+    target = attempts.attempt(parts, {"kind": "shell", "command": ["sh", "-c", "echo begun; sleep 600"]})
+    aside = Aside(shell.run, target)
+    until(lambda: b"begun" in attempts.output(parts), what="the command begins")
+    target.cancel()
+    verdict = aside.join()
+    assert (verdict.kind, verdict.code) == (Kind.CANCELLED, 143)
+
+
+def test_what_is_left_in_the_group_ends_with_the_command(parts: Process, tmp_path: Path) -> None:
+    listed = tmp_path / "pids"
+    verdict = run(parts, {"command": ["sh", "-c", f"sleep 600 & echo $! > {listed}; echo done"]})
+    assert verdict.kind is Kind.SUCCEEDED
+    until(lambda: all(gone(pid) for pid in pids(listed)), what="the background process ends")
+    assert attempts.output(parts) == b"done\n"
+
+
+def test_output_is_capped(tmp_path: Path) -> None:
+    parts = attempts.process(tmp_path, output_limit=10_000)
+    script = "head -c 1000000 /dev/zero | tr '\\0' x"
+    target = attempts.attempt(parts, {"kind": "shell", "command": ["sh", "-c", script]})
+    assert shell.run(target).kind is Kind.SUCCEEDED
+    assert target.output.truncated
+    assert attempts.output(parts) == b"x" * 10_000 + b"\n[crony: output cut here, more than 10000 bytes]\n"
+
+
+_WORKER = """
+    import sys
+    from pathlib import Path
+    from tests.helpers import attempts
+    from crony.workers.runners import shell
+    parts = attempts.process(Path(sys.argv[1]))
+    for _ in range(3):
+        shell.run(attempts.attempt(parts, {"kind": "shell", "command": ["true"]}))
+    shell.run(attempts.attempt(parts, {"kind": "shell", "command": ["sh", "-c", sys.argv[2]]}))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_shell_dies_with_its_process(tmp_path: Path, how: signal.Signals) -> None:
+    listed = tmp_path / "pids"
+    script = f"trap '' TERM HUP INT; sleep 600 & echo $$ $! > {listed}; while :; do sleep 1; done"
+    owner = subprocess.Popen([sys.executable, "-c", textwrap.dedent(_WORKER), str(tmp_path), script])
+    try:
+        found = pids(listed, 2)
+        assert not any(gone(pid) for pid in found)
+    finally:
+        owner.send_signal(how)
+        owner.wait()
+    until(lambda: all(gone(pid) for pid in found), 5, "the shell and its child die")
+
+
+def test_a_dead_guardian_is_replaced(parts: Process) -> None:
+    run(parts, {"command": ["true"]})
+    first = parts.guardian._child
+    assert first is not None
+    first.kill()
+    first.wait()
+    assert run(parts, {"command": ["echo", "on"]}).kind is Kind.SUCCEEDED
+    assert parts.guardian._child is not None and parts.guardian._child.pid != first.pid
+
+
+def test_nothing_leaks(parts: Process) -> None:
+    run(parts, {"command": ["true"]})
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        run(parts, {"script": "true", "stdin": "x"})
+    assert len(os.listdir("/proc/self/fd")) == before
