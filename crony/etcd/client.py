@@ -181,10 +181,10 @@ class Client:
 
     def _txn_native(self, txn: Txn, timeout: float | None) -> TxnResult:
         message = txn.message()
-        return self._rpc("Txn", message, message_result, repeatable=txn.read_only, timeout=timeout)
+        return self._rpc("Txn", message, message_result, repeatable=txn.repeatable, timeout=timeout)
 
     def _txn_gateway(self, txn: Txn, timeout: float | None) -> TxnResult:
-        return result(self._kv("/v3/kv/txn", txn.encode(), repeatable=txn.read_only, timeout=timeout))
+        return result(self._kv("/v3/kv/txn", txn.encode(), repeatable=txn.repeatable, timeout=timeout))
 
     # -- leases ----------------------------------------------------------------------------------
 

@@ -160,11 +160,16 @@ class Ops:
 class Txn(Ops):
     """Compares, what happens when all of them hold (the methods of this object), and `otherwise`."""
 
-    __slots__ = ("_otherwise", "compares", "max_bytes")
+    __slots__ = ("_otherwise", "compares", "idempotent", "max_bytes")
 
-    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
-        """`max_bytes`: size allowed; only the publish of a large document may ask for `PUBLISH_BYTES`."""
+    def __init__(self, *, max_bytes: int = MAX_BYTES, idempotent: bool = False) -> None:
+        """`max_bytes`: size allowed; only the publish of a large document may ask for `PUBLISH_BYTES`.
+
+        `idempotent`: who gets the second answer may do with it what he would do with the first, so that the client
+        may send it again when an answer is lost.
+        """
         super().__init__()
+        self.idempotent = idempotent
         if max_bytes > PUBLISH_BYTES:
             raise BadRequest(f"a transaction may have {PUBLISH_BYTES} bytes at most")
         self.max_bytes = max_bytes
@@ -208,6 +213,11 @@ class Txn(Ops):
             more_puts, more_deletes = self._otherwise._writes()
             return puts | more_puts, deletes | more_deletes
         return puts, deletes
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent again when an answer is lost."""
+        return self.idempotent or self.read_only
 
     @property
     def read_only(self) -> bool:

@@ -19,6 +19,7 @@ from kombu.transport.virtual.exchange import TopicExchange
 
 from crony.errors import CronyError
 from crony.etcd.client import KV, Client
+from crony.etcd.errors import EtcdUnknown
 from crony.etcd.keys import Keys, decode, prefix_end
 from crony.etcd.txn import Txn, absent, mod, vacant
 from crony.etcd.watch import Event, Watcher
@@ -27,6 +28,8 @@ from crony.transport_etcd.errors import Refused, not_equivalent
 TYPES = frozenset({"direct", "topic", "fanout"})
 _pattern: Callable[[str], str] = TopicExchange(None).key_to_pattern  # type: ignore[no-untyped-call]
 _TRIES = 20
+_DOUBTS = 3
+"""Answers of one change that may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +217,20 @@ class Tables:
     def _change(self, name: str, what: Callable[[Txn], Txn], *, unless: str = "") -> int:
         """Change a binding and put the exchange's record again, in one transaction; 0: `unless` is there."""
         key = self._keys.exchange(name)
+        doubts = 0
         for _ in range(_TRIES):
             stored = self._client.get(key)
             txn = Txn().when(mod(key, stored.mod if stored else 0))
             if unless:
                 txn.when(absent(unless))
             txn.put(key, stored.value if stored else self._declared.get(name, Exchange()).encode())
-            result = self._client.txn(what(txn))
+            try:
+                result = self._client.txn(what(txn))
+            except EtcdUnknown:
+                doubts += 1
+                if doubts == _DOUBTS:
+                    raise
+                continue  # done twice it is the same binding, at a later revision
             if result.succeeded:
                 return result.revision
             if unless and self._client.get(unless) is not None:
@@ -310,7 +320,7 @@ class _Watched:
 
 
 def _create(key: str, value: bytes) -> Txn:
-    txn = Txn().when(mod(key, 0)).put(key, value)
+    txn = Txn(idempotent=True).when(mod(key, 0)).put(key, value)
     txn.otherwise.get(key)
     return txn
 

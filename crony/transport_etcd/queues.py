@@ -63,7 +63,7 @@ class Queues(Remembered):
     def _create(self, queue: str, declared: Declared) -> bool:
         key, value = self._keys.queue_record(queue), declared.encode()
         for _ in range(_TRIES):
-            txn = Txn().when(mod(key, 0)).put(key, value)
+            txn = Txn(idempotent=True).when(mod(key, 0)).put(key, value)
             txn.otherwise.get(key)
             result = self._client.txn(txn)
             if result.succeeded:

@@ -124,6 +124,22 @@ def test_idle_receipts_are_not_used_again(
     assert client.count(keys.receipt("")) == 2
 
 
+def test_a_declaration_whose_answers_are_lost_is_repeated(etcd: EtcdServer, line: Proxy, keys: Keys) -> None:
+    """By the transport itself: Celery's three retries are used up by other threads' bad luck on the same line."""
+    broker = f"etcd3://127.0.0.1:{line.port}/{keys.namespace}"
+    with kombu.Connection(broker) as connection:
+        channel = connection.default_channel
+        channel.queue_declare("warm")
+        for lost in range(2):
+            queue = kombu.Queue(f"declared{lost}", kombu.Exchange(f"declared{lost}", type="topic"), "#")
+            for key in (keys.exchange(queue.exchange.name), keys.queue_record(queue.name)):
+                for _ in range(lost + 1):
+                    line.lose_answer_about(key)
+            queue(channel).declare()
+            assert channel.get_table(queue.exchange.name) == [("#", None, queue.name)]
+    assert line.lost >= 4
+
+
 def test_eight_threads_of_celery_over_a_line_that_loses_answers(
     etcd: EtcdServer, connection: kombu.Connection, line: Proxy, keys: Keys
 ) -> None:
