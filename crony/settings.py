@@ -17,7 +17,7 @@ from typing import Any
 from crony.errors import Invalid
 
 _FOREIGN = frozenset({"CRONY_RUN_ID", "CRONY_JOB", "CRONY_ATTEMPT", "CRONY_FIRE_TIME", "CRONY_NAME", "CRONY_FENCE"})
-_FOREIGN_PREFIXES = ("CRONY_PARAM_", "CRONY_TEST_")
+_FOREIGN_PREFIXES = ("CRONY_PARAM_", "CRONY_TEST_", "CRONY_CALLBACK")
 """Facts and parameters of a run that a job's own environment carries; not settings."""
 
 
@@ -65,6 +65,11 @@ class Settings:
     etcd_timeout: float = _setting(float, 4.0, "deadline of one etcd request, seconds")
     database_url: str = _setting(_text, "", "SQLAlchemy URL: sqlite:///… or mysql+pymysql://…", secret=True)
     api: str = _setting(_text, "", "address of the web API, such as http://127.0.0.1:8400")
+    api_public: str = _setting(_text, "", "address at which services reach the web API; default CRONY_API")
+    call_secrets: tuple[str, ...] = _setting(
+        _items, (), "secrets of 32 characters or more, with commas: calls to services are signed with the first",
+        secret=True,
+    )  # fmt: skip
     token: str = _setting(_text, "", "API token of this client or node", secret=True)
     web_host: str = _setting(_text, "127.0.0.1", "address the web listens on")
     web_port: int = _setting(int, 8400, "port the web listens on")
@@ -100,6 +105,13 @@ class Settings:
             raise Invalid("CRONY_NODE_WEIGHT", "must be between 0 and 1000")
         if not self.etcd_endpoints or len(set(self.etcd_endpoints)) != len(self.etcd_endpoints):
             raise Invalid("CRONY_ETCD_ENDPOINTS", "must name each etcd member once")
+        if any(len(secret) < 32 for secret in self.call_secrets):
+            raise Invalid("CRONY_CALL_SECRETS", "has a secret shorter than 32 characters", hint="openssl rand -hex 32")
+
+    @property
+    def callback_api(self) -> str:
+        """Address at which services reach the web API, without a slash at its end; empty: nobody said."""
+        return (self.api_public or self.api).rstrip("/")
 
     @property
     def node_name(self) -> str:

@@ -19,7 +19,7 @@ def test_defaults_hold_no_secret() -> None:
         assert variable.startswith("CRONY_")
         assert about
         if secret:
-            assert default == ""
+            assert not default
 
 
 def test_values_are_read_by_their_kind() -> None:
