@@ -54,6 +54,8 @@ class Desk:
             strategy=job.routing.strategy,
             key=job.routing.key,
             overlap=job.overlap,
+            delivery=job.delivery,
+            on_node_loss=job.on_node_loss,
         )
 
     def draft_task(self, request: Request) -> Envelope:

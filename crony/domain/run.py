@@ -114,6 +114,10 @@ class Envelope(Record):
     key: str | None = None
     """Name of the parameter whose value `hash` goes by; None: the job's id."""
     overlap: str = "skip"
+    delivery: str = "at_least_once"
+    """at_least_once | at_most_once: whether what may have run can run again."""
+    on_node_loss: str = "rerun"
+    """rerun | fail | hold: what becomes of it when its node is lost after it started."""
     expires_at: float = 0.0
     """A node refuses the envelope after this (etcd's clock)."""
     why: str = ""
@@ -126,6 +130,11 @@ class Envelope(Record):
     """Nodes lost while running this run."""
     avoid: list[str] = field(default_factory=list)
     """Nodes that a retry should not go to when others fit."""
+
+    @property
+    def needs_permit(self) -> bool:
+        """Whether it must be known for certain if its work has begun: no first instruction without a durable permit."""
+        return self.delivery == "at_most_once" or self.on_node_loss != "rerun"
 
     def next_attempt(self, **changes: Any) -> Envelope:
         """The envelope of the next attempt."""
@@ -192,6 +201,11 @@ class Claim(Record):
     """C claimed; S started (with a durable permit)."""
     node: str = ""
     at: float = 0.0
+    """When it was made; of phase S: when the work was permitted to start."""
+    nonce: str = ""
+    """Phase S: chosen by the process that was permitted to start, so that it knows its permit again."""
+    secret: str = ""
+    """Hash of the secret that the callee of an asynchronous run answers with; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ def hand_back(
 ) -> bool:
     """Put the run back to `wait`, if the claim's revision is `fence`. False: the claim is not ours any more.
 
-    `told` is the verified content of `sealed`. Raises `EtcdUnavailable` or `EtcdUnknown`; repeating is harmless.
+    `told` is the verified content of `sealed`, with the deliveries that count by now.
+    Raises `EtcdUnavailable` or `EtcdUnknown`; repeating is harmless.
     """
     wait = Wait(
         run=told.run,

@@ -26,7 +26,7 @@ from crony.transport_etcd.queue import Candidate
 log = logging.getLogger("crony.transport")
 
 CLAIMS_PER_REQUEST = 60
-_CLAIM = Claim(incarnation="").payload()
+_CLAIM = {name: value for name, value in Claim(incarnation="").payload().items() if value != ""}
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crony.domain.outcome import Kind
@@ -25,6 +25,11 @@ class Held:
     fence: int
     incarnation: str
     count: int = 1
+
+    @property
+    def delivery(self) -> tuple[str, str, str, int]:
+        """Which delivery it is, whatever became of the fence: a permit changes that."""
+        return self.queue, self.place, self.incarnation, self.count
 
     @classmethod
     def read(cls, properties: Any) -> Held | None:
@@ -73,6 +78,12 @@ class Attempt:
     def left(self) -> float:
         """Seconds until its timeout; never negative."""
         return max(0.0, self.deadline - time.monotonic())
+
+    def permitted(self, fence: int) -> None:
+        """Its work may start now, under this fence; its time counts from here."""
+        self.held = replace(self.held, fence=fence)
+        self.begun = time.monotonic()
+        self.deadline = self.begun + self.envelope.timeout
 
     def cancel(self) -> None:
         """Somebody wants it stopped: the runner is told, once."""

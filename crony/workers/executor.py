@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from crony.domain.ids import place_ident
@@ -19,6 +20,7 @@ from crony.errors import CronyError
 from crony.etcd.keys import is_run_queue
 from crony.lifecycle.end import outcome_of
 from crony.lifecycle.handback import hand_back
+from crony.lifecycle.permit import permit, starting
 from crony.lifecycle.quarantine import quarantine
 from crony.workers import ending, runners
 from crony.workers.attempt import Attempt, Held, Verdict
@@ -57,6 +59,7 @@ class Starts:
 
 
 STARTS = Starts()
+NOT_STARTED = Verdict(Kind.CANCELLED, "cancelled before it started")
 
 
 class Bad(CronyError):
@@ -132,24 +135,28 @@ def set_aside(process: Process, held: Held, reason: str) -> None:
     )
 
 
-def give_back(process: Process, held: Held, sealed: str, reason: str) -> None:
-    """Hand an unstarted attempt back to the leader; repeated until etcd answers. Raises nothing."""
+def give_back(process: Process, held: Held, sealed: str, reason: str, *, delivered: bool = False) -> bool:
+    """Hand an unstarted attempt back to the leader; repeated until etcd answers. False: its claim is not ours any more.
+
+    `delivered`: its process had it and died, which counts against the limit of deliveries. Raises `Bad`.
+    """
     client = process.client
-    envelope = opened(process, sealed)
-    log.info("run %s attempt %d is handed back: %s", envelope.run, envelope.attempt, reason)
-    ending.persist(
-        lambda: hand_back(
-            client, process.keys, envelope, sealed, held.place, held.fence, at=process.now(), detail=reason
-        ),
-        f"handing back run {envelope.run}",
+    told = opened(process, sealed)
+    log.info("run %s attempt %d is handed back: %s", told.run, told.attempt, reason)
+    if delivered:
+        told = replace(told, deliveries=told.deliveries + 1)
+    handed = ending.persist(
+        lambda: hand_back(client, process.keys, told, sealed, held.place, held.fence, at=process.now(), detail=reason),
+        f"handing back run {told.run}",
     )
+    return handed is True
 
 
 class _Execution:
     """One attempt from its first instruction to its outcome."""
 
     def __init__(self, process: Process, held: Held, sealed: str, envelope: Envelope) -> None:
-        self._process, self._held, self._sealed, self._envelope = process, held, sealed, envelope
+        self._process, self._sealed, self._envelope = process, sealed, envelope
         output = process.spool.open(envelope.run, envelope.attempt, held.incarnation)
         self._attempt = Attempt(envelope, held, output, process)
         self._attempt.finishes_with(self._end)
@@ -164,23 +171,50 @@ class _Execution:
             verdict = self._run()
         finally:
             self._process.cancels.forget(run, attempt.cancel)
-        if not attempt.finish(verdict):
+        if verdict is None:
+            attempt.output.close()
+        elif not attempt.finish(verdict):
             log.warning("run %s attempt %d came back after it had been ended", run, self._envelope.attempt)
 
-    def _run(self) -> Verdict:
+    def _run(self) -> Verdict | None:
+        """How it went; None: it was not allowed to start, and is not ours to end."""
         attempt = self._attempt
         if attempt.cancelled:
-            return Verdict(Kind.CANCELLED, "cancelled before it started")
+            return NOT_STARTED
         kind = str(self._envelope.action.get("kind", ""))
         runner = runners.find(kind, self._process.settings)
         if runner is None:
             return Verdict(Kind.REFUSED, f"this node does not run {kind or 'such'} jobs")
+        if self._envelope.needs_permit:
+            if not self._permitted():
+                return None
+            if attempt.cancelled:
+                return NOT_STARTED
         self._started_at, self._began = self._process.now(), time.monotonic()
         try:
             return runner(attempt)
         except Exception as error:
             log.exception("the %s runner failed on run %s", kind, self._envelope.run)
             return Verdict(Kind.FAILED, f"the {kind} runner failed: {type(error).__name__}: {error}"[:300])
+
+    def _permitted(self, secret: str = "") -> bool:
+        """Take the durable permit (9), however long etcd takes to answer. False: never start.
+
+        `secret`: hash of the secret that an asynchronous callee will answer with.
+        """
+        process, held, told = self._process, self._attempt.held, self._envelope
+        claim = starting(held.incarnation, held.count, node=process.settings.node_name, at=process.now(), secret=secret)
+        fence = ending.persist(
+            lambda: permit(
+                process.client, process.keys, held.queue, held.place, held.fence, claim, commit=process.commit
+            ),
+            f"the permit of run {told.run} attempt {told.attempt}",
+        )
+        if fence is None:
+            log.warning("run %s attempt %d does not start: its claim is not ours any more", told.run, told.attempt)
+            return False
+        self._attempt.permitted(fence)
+        return True
 
     def _ended_at(self) -> float:
         """Now; the duration is the monotonic clock's, whatever became of the wall clock."""
@@ -189,7 +223,7 @@ class _Execution:
         return self._started_at + time.monotonic() - self._began
 
     def _end(self, verdict: Verdict) -> None:
-        process, held = self._process, self._held
+        process, held = self._process, self._attempt.held
         self._attempt.output.close()
         outcome = outcome_of(
             self._envelope,

@@ -12,16 +12,18 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from crony.domain.outcome import Kind
 from crony.errors import CronyError
-from crony.lifecycle.end import PATIENCE, outcome_of
+from crony.lifecycle.end import PATIENCE, Stale, outcome_of
+from crony.lifecycle.permit import Standing, standing
 from crony.tasks.run import NAME
 from crony.transport_etcd import message
 from crony.workers import ending, executor
 from crony.workers.attempt import Held
-from crony.workers.process import current
+from crony.workers.process import Process, current
 
 log = logging.getLogger("crony.worker")
 
@@ -38,7 +40,8 @@ class Note(NamedTuple):
 
 
 _UNKNOWN = Note(Kind.LOST, "Celery let go of it without an outcome")
-_notes: dict[Held, tuple[float, Note]] = {}
+_Delivery = tuple[str, str, str, int]
+_notes: dict[_Delivery, tuple[float, Note]] = {}
 _lock = threading.Lock()
 
 
@@ -48,14 +51,14 @@ def note(held: Held | None, why: Note) -> None:
         return
     now = time.monotonic()
     with _lock:
-        _notes.setdefault(held, (now, why))
+        _notes.setdefault(held.delivery, (now, why))
         while _notes and _notes[oldest := next(iter(_notes))][0] < now - _KEPT:
             del _notes[oldest]
 
 
 def _noted(held: Held) -> Note:
     with _lock:
-        return _notes.pop(held, (0.0, _UNKNOWN))[1]
+        return _notes.pop(held.delivery, (0.0, _UNKNOWN))[1]
 
 
 class LettingGo:
@@ -112,18 +115,37 @@ def end_for(properties: dict[str, Any], value: bytes) -> None:
     process.spool.finish(
         envelope.run, envelope.attempt, held.incarnation, note=f"\n[crony: {reason}]\n".encode(errors="replace")
     )
+    for _ in range(2):  # a permit that was under way when its process died changes the fence, once
+        claim = _standing(process, held)
+        if claim is not None:
+            held = replace(held, fence=claim.fence)
+            if envelope.needs_permit and not claim.started and kind in (Kind.LOST, Kind.TIMED_OUT):
+                # Without its permit it did not start, and once this is written it never will: nothing is used up.
+                if executor.give_back(process, held, sealed, f"it did not start: {reason}", delivered=True):
+                    return
+                continue
+        outcome = outcome_of(
+            envelope,
+            kind,
+            ended_at=process.now(),
+            fence=held.fence,
+            reason=reason,
+            started_at=started_at,
+            node=process.settings.node_name,
+            incarnation=held.incarnation,
+        )
+        found = ending.settle(process.client, process.keys, sealed, held.place, held.fence, outcome)
+        if claim is None or not isinstance(found, Stale):
+            return
+
+
+def _standing(process: Process, held: Held) -> Standing | None:
+    """The claim as it is now: the process that died may have changed its fence by a permit."""
     client = process.client
-    outcome = outcome_of(
-        envelope,
-        kind,
-        ended_at=process.now(),
-        fence=held.fence,
-        reason=reason,
-        started_at=started_at,
-        node=process.settings.node_name,
-        incarnation=held.incarnation,
+    return ending.persist(
+        lambda: standing(client, process.keys, held.queue, held.place, held.incarnation, held.count),
+        f"looking at the claim on {held.place}",
     )
-    ending.settle(client, process.keys, sealed, held.place, held.fence, outcome)
 
 
 def hand_back(held: Held, sealed: str) -> None:

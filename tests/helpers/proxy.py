@@ -48,6 +48,9 @@ class _Link:
                 if way in proxy._blackholes:
                     self.lossy = True
                     continue
+                if way == "up" and any(form in data for forms in proxy._swallow for form in forms):
+                    proxy.swallowed += 1
+                    break
                 if way == "up" and proxy._wants_lost(data):
                     self.lose_answer = True
                 if way == "down" and self.lose_answer:
@@ -78,6 +81,7 @@ class Proxy:
         self._blackholes: set[Way] = set()
         self._change = threading.Condition()
         self._lose: list[tuple[bytes, ...]] = []
+        self._swallow: list[tuple[bytes, ...]] = []
         self._cut = False
         self._closed = False
         self.latency = 0.0
@@ -86,6 +90,8 @@ class Proxy:
         """Answers reach the client in pieces of so many bytes; 0: as they come."""
         self.lost = 0
         """How many answers were lost by `lose_answer`."""
+        self.swallowed = 0
+        """How many requests never arrived because of `swallow`."""
         self.accepted = 0
         """How many connections were made."""
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -121,14 +127,17 @@ class Proxy:
         self._lose.append((request, _NATIVE.get(request, request)))
 
     def lose_answer_about(self, key: str) -> None:
-        """The next request that names the key reaches the server, in whichever protocol; its answer does not come."""
-        raw = key.encode()
-        self._lose.append((raw, base64.b64encode(raw)[: len(raw) // 3 * 4]))
+        """The next request that names the key, or holds that text, reaches the server; its answer does not come."""
+        self._lose.append(_forms(key))
+
+    def swallow(self, text: str) -> None:
+        """Requests that hold this text break their connection and never reach the server, until `heal`."""
+        self._swallow.append(_forms(text))
 
     def heal(self) -> None:
         """Everything passes again; held bytes go on, connections that lost bytes break."""
         with self._change:
-            self._held, self._blackholes = set(), set()
+            self._held, self._blackholes, self._swallow = set(), set(), []
             self._change.notify_all()
         for link in list(self._links):
             if link.lossy:
@@ -200,3 +209,14 @@ class Proxy:
                 self._lose.remove(wanted)
                 return True
         return False
+
+
+def _forms(text: str) -> tuple[bytes, ...]:
+    """A text as it travels: plain, and inside base64 at each of the three places where it may begin."""
+    raw = text.encode()
+    coded = []
+    for before in range(3):
+        whole = base64.b64encode(bytes(before) + raw)
+        end = (before + len(raw)) // 3 * 4
+        coded.append(whole[(0, 2, 3)[before] : end])
+    return raw, *coded
