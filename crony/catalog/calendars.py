@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import func, select
@@ -20,6 +20,7 @@ from crony.catalog.views import JobView, SavedNotLive, view_of
 from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.domain.calendar import Calendar, parse_calendar
+from crony.domain.lint import Advice, advise_calendar
 from crony.errors import Conflict, Invalid, NotFound
 from crony.store import audit
 from crony.store import calendars as store
@@ -44,6 +45,8 @@ class CalendarView:
     jobs: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     """After a save: jobs that go live with it only once etcd is back."""
+    warnings: tuple[Advice, ...] = ()
+    """After a save: likely mistakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Calendars:
             _expect(made.name, row, revision)
             if row is not None and row.document == made.document():
                 return self._view(session, row), ()
+            before = parse_calendar(row.document) if row is not None else made
             if row is None:
                 if (session.scalar(select(func.count()).select_from(CalendarRow)) or 0) >= MOST:
                     raise Conflict(f"There are {MOST} calendars already", hint="delete those that no job names")
@@ -113,7 +117,10 @@ class Calendars:
                 row.revision, action = row.revision + 1, "update"
             row.document, row.updated_at, row.updated_by = made.document(), now, actor
             _note(session, row, action, save, entry, actor, address)
-            return self._view(session, row), _raise(session, row, save, actor, now)
+            jobs = _raise(session, row, save, actor, now)
+            moving = any(_moves(job, made.name) for job in jobs)
+            warnings = tuple(advise_calendar(before, made, now)) if moving else ()
+            return replace(self._view(session, row), warnings=warnings), jobs
 
         view, jobs = self._db.transaction(put)
         waiting = []
@@ -123,7 +130,7 @@ class Calendars:
             except SavedNotLive as error:
                 log.warning("%s", error)
                 waiting.append(job.name)
-        return CalendarView(**{**_parts(view), "waiting": tuple(sorted(waiting))})
+        return replace(view, waiting=tuple(sorted(waiting)))
 
     def delete(self, name: str, actor: str, *, revision: int | None = None, address: str = "") -> None:
         """Delete a calendar that no job names. Raises `NotFound`, `Conflict` naming the jobs."""
@@ -160,8 +167,10 @@ class Calendars:
         return CalendarView(row.name, row.revision, row.document, row.updated_at, row.updated_by, tuple(names))
 
 
-def _parts(view: CalendarView) -> dict[str, Any]:
-    return {name: getattr(view, name) for name in CalendarView.__slots__}
+def _moves(view: JobView, calendar: str) -> bool:
+    """Whether the job moves fires by this calendar."""
+    kept = [schedule.calendars for schedule in view.job.schedules if schedule.calendars]
+    return any(each.closed != "skip" and calendar in each.names for each in kept)
 
 
 def _row(session: Session, name: str) -> CalendarRow:
@@ -208,7 +217,10 @@ def _raise(session: Session, calendar: CalendarRow, save: str, actor: str, now: 
     """A new revision of every job that names the calendar: its document is the same, its days are not."""
     for view in _jobs(session, calendar.name):
         row, job = session.get_one(JobRow, view.id), view.job
-        check_size(job, store.contents(session, names_of(job.schedules)))
+        try:
+            check_size(job, store.contents(session, names_of(job.schedules)))
+        except Invalid as error:
+            raise Invalid("", f"does not go with the job {view.name}: {error}", hint="change that job first") from None
         row.revision, row.updated_at, row.updated_by = row.revision + 1, now, actor
         session.add(
             JobVersionRow(

@@ -74,6 +74,8 @@ def apply(file: str, api: Api, form: str) -> None:
             click.echo(f"saved {show.plain(found['name'])} as revision {found['revision']}; {jobs} jobs keep to it")
             if found["waiting"]:
                 show.hint(f"  {len(found['waiting'])} of them follow when etcd is back")
+            for warning in found.get("warnings", ()):
+                show.hint(f"  warning: {show.plain(warning['problem'])}. {show.plain(warning['hint'])}")
     if form == "json":
         show.data(made)
 

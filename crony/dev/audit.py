@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
+_Fields = tuple[tuple[frozenset[int], bool], ...]
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAMES = ((), _MONTHS, ("sun", "mon", "tue", "wed", "thu", "fri", "sat"))
@@ -156,10 +157,14 @@ def _kept(schedule: Mapping[str, Any], second: int) -> bool:
 
 
 def _in(calendar: Mapping[str, Any], moment: datetime) -> bool:
-    day = moment.date().isoformat()
     for period in calendar.get("periods", ()):
         if datetime.fromisoformat(period["start"]) <= moment < datetime.fromisoformat(period["end"]):
             return True
+    return _has_day(calendar, moment)
+
+
+def _has_day(calendar: Mapping[str, Any], moment: datetime) -> bool:
+    day = moment.date().isoformat()
     names = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
     taken = {
         part: any(text[:10] <= day <= text[-10:] for text in calendar.get(part, ())) for part in ("include", "exclude")
@@ -184,11 +189,35 @@ def _comes(schedule: Mapping[str, Any], second: int) -> bool:
         return False  # every zone's offset is whole minutes since 1972
     zone = ZoneInfo(schedule.get("timezone") or "UTC")
     rule = schedule.get("dst") or ("elapsed" if "*" in "".join(_MACROS.get(text, text).split()[:2]) else "once")
+    named = schedule.get("calendars") or {}
     here, before = datetime.fromtimestamp(second, zone), datetime.fromtimestamp(second - 1, zone)
     label, gap = _label(here), _label(here) - _label(before) - 1
-    if _matches(fields, label) and (rule != "once" or here.fold == 0):
+    if _lands(fields, named, label) and (rule != "once" or here.fold == 0):
         return True
-    return rule != "elapsed" and gap > 0 and any(_matches(fields, label - ago) for ago in range(1, gap + 1))
+    return rule != "elapsed" and gap > 0 and any(_lands(fields, named, label - ago) for ago in range(1, gap + 1))
+
+
+def _lands(fields: _Fields, named: Mapping[str, Any], label: int) -> bool:
+    """Whether a fire takes place at this label: its own, or one that a closed day sent here."""
+    where = named.get("closed", "skip")
+    if where == "skip":
+        return _matches(fields, label)
+    if not _open(named, label):
+        return False
+    step = -86400 if where == "next" else 86400
+    for days in range(32):
+        if days and _open(named, label + days * step):
+            return False
+        if _matches(fields, label + days * step):
+            return True
+    return False
+
+
+def _open(named: Mapping[str, Any], label: int) -> bool:
+    """Whether the day of this label is open as a whole."""
+    moment = datetime.fromtimestamp(label, UTC)
+    included, excluded = ([_has_day(each, moment) for each in named.get(part, ())] for part in ("include", "exclude"))
+    return (not included or any(included)) and not any(excluded)
 
 
 def _label(moment: datetime) -> int:
@@ -196,7 +225,7 @@ def _label(moment: datetime) -> int:
     return int(moment.replace(tzinfo=UTC, fold=0).timestamp())
 
 
-def _matches(fields: tuple[tuple[frozenset[int], bool], ...], label: int) -> bool:
+def _matches(fields: _Fields, label: int) -> bool:
     if label % 60:
         return False
     moment = datetime.fromtimestamp(label, UTC)
@@ -208,7 +237,7 @@ def _matches(fields: tuple[tuple[frozenset[int], bool], ...], label: int) -> boo
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: str) -> tuple[tuple[frozenset[int], bool], ...]:
+def _parse(text: str) -> _Fields:
     """Of each of the five fields: its values, and whether a `*` stands in it."""
     words = _MACROS.get(text.strip().lower(), text).lower().split()
     if len(words) != 5:

@@ -2,7 +2,8 @@
 
 A calendar is a set of whole days (a weekly pattern, with days taken in and days taken out) and of periods between two
 instants. Days are those of the schedule's zone. A schedule with `calendars` is due where its text says so, in at
-least one of the calendars it includes (when it includes any), and in none that it excludes.
+least one of the calendars it includes (when it includes any), and in none that it excludes. What a closed day becomes
+(`closed`) is told by `moving`.
 
 A job names calendars; its published document has their contents in the place of the names (`Calendars.filled`), so
 that a leader needs nothing else, and an edited calendar is an edited schedule like any other.
@@ -17,12 +18,13 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from crony.domain.check import fields, integer, listing, plain, texts
+from crony.domain.check import choice, fields, integer, listing, plain, texts
 from crony.domain.instants import parse_instant
 from crony.domain.zones import Zone
 from crony.errors import Invalid
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+CLOSED = ("skip", "next", "previous")
 MOST_RANGES, MOST_PERIODS, MOST_NAMED = 400, 100, 10
 _DAY = 86400
 _EPOCH = date(1970, 1, 1).toordinal()
@@ -137,8 +139,13 @@ def _ranges(value: Any, field: str) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(set(found)))
 
 
+def date_of(day: int) -> str:
+    """A day since 1970-01-01 as it is written: `2026-10-01`."""
+    return date.fromordinal(day + _EPOCH).isoformat()
+
+
 def _range_text(item: tuple[int, int]) -> str:
-    first, last = (date.fromordinal(day + _EPOCH).isoformat() for day in item)
+    first, last = (date_of(day) for day in item)
     return first if first == last else f"{first}..{last}"
 
 
@@ -148,19 +155,23 @@ class Calendars:
 
     include: tuple[str | Calendar, ...] = ()
     exclude: tuple[str | Calendar, ...] = ()
+    closed: str = "skip"
+    """skip | next | previous: whether a fire on a closed day is left out, or takes place on another day"""
 
     def document(self) -> dict[str, Any]:
         """The `calendars` field in normal form."""
-        return {
+        document: dict[str, Any] = {
             part: [item.contents() if isinstance(item, Calendar) else item for item in items]
             for part, items in (("include", self.include), ("exclude", self.exclude))
             if items
         }
+        return document if self.closed == "skip" else {**document, "closed": self.closed}
 
     def words(self) -> str:
-        """What follows the schedule in a sentence: `, in cn-workdays, not in freeze`."""
+        """What follows the schedule in a sentence: `, in cn-workdays, not in freeze, closed days move to the next`."""
         parts = ((", in ", self.include), (", not in ", self.exclude))
-        return "".join(before + " or ".join(_name(item) for item in items) for before, items in parts if items)
+        said = "".join(before + " or ".join(_name(item) for item in items) for before, items in parts if items)
+        return said if self.closed == "skip" else f"{said}, closed days move to the {self.closed} open one"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,7 +186,7 @@ class Calendars:
     def filled(self, known: Mapping[str, Calendar]) -> Calendars:
         """The same with the contents of the calendars. Raises `KeyError` for one that is not `known`."""
         include, exclude = (tuple(known[_name(item)] for item in items) for items in (self.include, self.exclude))
-        return Calendars(include, exclude)
+        return Calendars(include, exclude, self.closed)
 
     def stretch(self, instant: int, zone: Zone) -> tuple[bool, int]:
         """Whether the instant is let through, and the first later one where that may be different."""
@@ -222,17 +233,25 @@ def _name(item: str | Calendar) -> str:
 
 
 def parse_calendars(value: Any, field: str) -> Calendars | None:
-    """The `calendars` field of a schedule: `{include: [names], exclude: [names]}`. Raises `Invalid`."""
+    """The `calendars` field of a schedule: `{include: [names], exclude: [names], closed: skip}`. Raises `Invalid`."""
     if value is None:
         return None
-    given = fields(value, field, ("include", "exclude"))
+    given = fields(value, field, ("include", "exclude", "closed"))
     include, exclude = (_items(given.get(part), f"{field}.{part}") for part in ("include", "exclude"))
-    found = Calendars(include, exclude)
+    closed = given.get("closed")
+    found = Calendars(include, exclude, "skip" if closed is None else choice(closed, f"{field}.closed", CLOSED))
     if not found.names:
         raise Invalid(field, "names no calendar", hint="write {include: [name]} or {exclude: [name]}")
     for name in found.names:
         if found.names.count(name) > 1:
             raise Invalid(field, f"names {name} twice", hint="remove one of them")
+    for item in include:
+        if found.closed != "skip" and isinstance(item, Calendar) and item.periods:
+            raise Invalid(
+                f"{field}.closed",
+                f"moves whole days, but {item.name} opens parts of days (`periods`)",
+                hint="include a calendar of days only, or leave `closed` out",
+            )
     return found
 
 

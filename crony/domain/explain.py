@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from crony.domain.calendar import date_of
+from crony.domain.moving import Moved
 from crony.domain.schedule import Schedule
 from crony.domain.zones import LAST, Zone, zone
 
@@ -15,7 +17,7 @@ class Mark(NamedTuple):
 
     kind: str
     """clocks (changed since the fire before) | shifted (its own time lies in a gap) | first, second (of a time that
-    occurs twice) | skipped (times before it that do not exist were left out)"""
+    occurs twice) | skipped (times before it that do not exist were left out) | moved (its own day is closed)"""
     words: str
 
 
@@ -26,7 +28,8 @@ def marks(schedules: Sequence[Schedule], before: int, at: int) -> tuple[Mark, ..
         if schedule.kind == "cron":
             found += [mark for mark in _skipped(schedule, before, at) if mark not in found]
             if schedule.next(at - 1) == at:
-                found += [mark for mark in _label(schedule, at) if mark not in found]
+                own = at - (schedule.window.shift if schedule.window else 0)
+                found += [mark for mark in (*_label(schedule, own), *_moved(schedule, own)) if mark not in found]
     return tuple(found)
 
 
@@ -49,6 +52,14 @@ def _label(schedule: Schedule, at: int) -> Iterator[Mark]:
         yield Mark("second", f"{_time(at + offset)} occurs twice on this day: this is the second")
     if end < LAST and at >= end + where.piece(end).offset - offset:
         yield Mark("first", f"{_time(at + offset)} occurs twice on this day: this is the first")
+
+
+def _moved(schedule: Schedule, at: int) -> Iterator[Mark]:
+    """Whether it came from a day that its calendars close."""
+    if isinstance(schedule.cron, Moved) and schedule.zone is not None:
+        origin = schedule.cron.origin((at + schedule.zone.piece(at).offset) // 86400)
+        if origin is not None:
+            yield Mark("moved", f"moved here from {date_of(origin)}, a closed day")
 
 
 def _skipped(schedule: Schedule, before: int, at: int) -> Iterator[Mark]:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from crony.domain.calendar import Calendar, date_of
 from crony.domain.cron import ALL_DAYS, DAY_NAMES, Cron
 from crony.domain.dialects import named
+from crony.domain.moving import FARTHEST
 from crony.domain.schedule import Schedule
 
 _STEP = re.compile(r"(?:\*|0|h)/(\d+)")
@@ -33,6 +35,22 @@ def advise(schedules: Sequence[Schedule], now: float, field: str = "schedule") -
         for index, schedule in enumerate(schedules)
         if schedule.cron is not None
         for advice in _cron(schedule, schedule.cron, now, f"{field}[{index}].cron" if many else f"{field}.cron")
+    ]
+
+
+def advise_calendar(before: Calendar, after: Calendar, now: float) -> list[Advice]:
+    """What to ask about an edit of a calendar whose closed days move fires to others."""
+    today = int(now) // 86400
+    changed = [day for day in range(today - FARTHEST, today + 1) if before.has_day(day) != after.has_day(day)]
+    if not changed:
+        return []
+    return [
+        Advice(
+            "past_days",
+            "",
+            f"changes days that have passed ({date_of(changed[-1])}): a fire moved across them may be lost or doubled",
+            hint="leave days that have passed as they were",
+        )
     ]
 
 

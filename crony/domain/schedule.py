@@ -1,13 +1,6 @@
 """When a job is due: cron text, a fixed interval, or one instant. Instants are whole seconds since the Unix epoch.
 
-What happens to cron labels when clocks change (`dst`):
-
-| rule | label inside a gap | label that occurs twice |
-|---|---|---|
-| `once` (default for fixed times) | fires at the first valid instant after the gap | fires at the first of the two |
-| `elapsed` (default when minute or hour has a `*`) | does not exist that day | fires both times: real time decides |
-| `both` | fires at the first valid instant after the gap | fires both times |
-
+What becomes of cron text when clocks change (`dst`) is in `cronwalk`, what calendars do in `calendar` and `moving`.
 Several schedules of a job that are due in the same second are one fire.
 """
 
@@ -22,13 +15,15 @@ from typing import Any
 from crony.domain.calendar import Calendar, Calendars, parse_calendars
 from crony.domain.check import choice, fields, texts
 from crony.domain.cron import Cron
+from crony.domain.cronwalk import count_instants, next_instant
 from crony.domain.dialects import DIALECTS, cron_of, read
 from crony.domain.durations import duration_words, format_duration, parse_duration
 from crony.domain.hashed import EXAMPLE
 from crony.domain.instants import parse_instant
+from crony.domain.moving import Moved, moved, plain
 from crony.domain.window import FIELDS, Window, parse_window
 from crony.domain.words import describe
-from crony.domain.zones import FIRST, LAST, Zone, zone
+from crony.domain.zones import LAST, Zone, zone
 from crony.errors import Invalid
 
 MOST = 20
@@ -90,6 +85,8 @@ class Schedule:
     def resolved(self, ident: str) -> Schedule:
         """The schedule as the job of that id has it: each `H` of its text, and its jitter, by the id."""
         cron = cron_of(self.text, self.dialect, ident=ident) if self.hashed else self.cron
+        if cron is not None and self.calendars is not None:
+            cron = moved(cron, self.calendars)
         window = self.window.resolved(ident) if self.window and ident != EXAMPLE else self.window
         return replace(self, cron=cron, window=window)
 
@@ -109,7 +106,22 @@ class Schedule:
 
     def filled(self, known: Mapping[str, Calendar]) -> Schedule:
         """The schedule with the contents of its calendars. Raises `KeyError` for one that is not `known`."""
-        return replace(self, calendars=self.calendars.filled(known)) if self.calendars else self
+        return _keeping(self, self.calendars.filled(known)) if self.calendars else self
+
+    def kept_out(self, instant: int) -> tuple[bool, int | None]:
+        """(whether its text comes at `instant` and its calendars keep it from being due then, the day since 1970 to
+        which that fire moved, or None)."""
+        if self.calendars is None or self.next(instant - 1) == instant:
+            return False, None
+        cron = None if self.cron is None else plain(self.cron)
+        if replace(self, calendars=None, cron=cron).next(instant - 1) != instant:
+            return False, None
+        if not isinstance(self.cron, Moved) or self.zone is None:
+            return True, None
+        instant -= self.window.shift if self.window else 0
+        day = (instant + self.zone.piece(instant).offset) // _DAY
+        landed = self.cron.lands(day)
+        return True, None if landed == day else landed
 
     def describe(self) -> str:
         """One line for people: `at 01:30 every day (Asia/Shanghai), until 2026-12-31T00:00:00Z`."""
@@ -158,7 +170,8 @@ class Schedule:
             return after + self.period - (after - self.anchor) % self.period
         if self.kind == "at":
             return self.anchor if self.anchor > after else None
-        return _next_cron(self, after)
+        assert self.cron is not None and self.zone is not None
+        return next_instant(self.cron, self.zone, self.dst, after)
 
     def walk(self, after: int, until: int) -> Iterator[int]:
         """Every fire with `after` < t <= `until`, in order."""
@@ -185,7 +198,8 @@ class Schedule:
             return (until - self.anchor) // self.period - (after - self.anchor) // self.period
         if self.kind == "at":
             return int(after < self.anchor <= until)
-        return _count_cron(self, after, until)
+        assert self.cron is not None and self.zone is not None
+        return count_instants(self.cron, self.zone, self.dst, after, until)
 
 
 def parse_schedules(value: Any, field: str = "schedule") -> tuple[Schedule, ...]:
@@ -212,7 +226,17 @@ def parse_schedule(value: Any, field: str = "schedule") -> Schedule:
     calendars = parse_calendars(given.get("calendars"), f"{field}.calendars")
     if calendars and schedule.kind == "at":
         raise Invalid(f"{field}.calendars", "does not go with `at`, which is one instant", hint="remove it")
-    return replace(schedule, window=window, calendars=calendars) if window or calendars else schedule
+    if calendars and calendars.closed != "skip" and schedule.kind == "every":
+        hint = "write the times as `cron`, or leave `closed` out"
+        raise Invalid(f"{field}.calendars.closed", "does not go with `every`, which has no time of day", hint=hint)
+    schedule = replace(schedule, window=window) if window else schedule
+    return _keeping(schedule, calendars) if calendars else schedule
+
+
+def _keeping(schedule: Schedule, calendars: Calendars) -> Schedule:
+    """The schedule with these calendars, its days moved where they say so."""
+    cron = moved(schedule.cron, calendars) if schedule.cron is not None else None
+    return replace(schedule, calendars=calendars, cron=cron)
 
 
 def _unlimited(given: Mapping[str, Any], field: str) -> Schedule:
@@ -338,64 +362,3 @@ def _merged(schedules: Sequence[Schedule], after: int, until: int) -> Iterator[i
         if fire != last:
             yield fire
             last = fire
-
-
-def _next_cron(schedule: Schedule, after: int) -> int | None:
-    """Walk the zone's pieces of constant offset; in each, ask for the first matching label."""
-    cron, where, rule = schedule.cron, schedule.zone, schedule.dst
-    assert cron is not None and where is not None
-    instant = max(after + 1, FIRST)
-    label: int | None = None
-    searched = 0
-    while instant < LAST:
-        piece = where.piece(instant)
-        start, end, offset, before = piece
-        low = instant + offset
-        if instant == start:
-            low = _entry(start, offset, before, rule)
-        elif rule == "once" and before > offset:
-            low = max(low, start + before)
-        if label is None or low < searched or low > label:
-            label = cron.at_or_after(low)
-            searched = low
-            if label is None:
-                # Its years may be over but for labels that come again when clocks go back.
-                if end >= LAST or end + where.piece(end).offset >= low:
-                    return None
-                instant = end
-                continue
-        if label < end + offset:
-            return max(label - offset, start)
-        instant = end
-        # No label matches between `searched` and `label`, and only labels near `end` can come again.
-        if label - 3 * _DAY > end and end + offset - searched > 2 * _DAY:
-            instant = max(end, label - 2 * _DAY)
-            if instant == where.piece(instant).start:
-                instant += 1
-    return None
-
-
-def _entry(start: int, offset: int, before: int, rule: str) -> int:
-    """The first label that belongs to a piece entered at its start: with or without the gap or the repeated part."""
-    if rule == "elapsed":
-        return start + offset
-    if rule == "both":
-        return start + min(before, offset)
-    return start + before
-
-
-def _count_cron(schedule: Schedule, after: int, until: int) -> int:
-    cron, where, rule = schedule.cron, schedule.zone, schedule.dst
-    assert cron is not None and where is not None
-    total, instant, until = 0, max(after + 1, FIRST), min(until, LAST - 1)
-    while instant <= until:
-        start, end, offset, before = where.piece(instant)
-        low = max(instant + offset, start + before) if rule == "once" else instant + offset
-        if instant == start and rule != "elapsed" and before < offset:
-            # Labels of the gap all fire at its end, where a label of its own may fire as well.
-            gap, own = cron.at_or_after(start + before), start + offset
-            if gap is not None and gap < own and cron.at_or_after(own) != own:
-                total += 1
-        total += cron.count(low, min(end, until + 1) + offset)
-        instant = end
-    return total

@@ -18,6 +18,7 @@ from crony.catalog.keeping import due_schedules, names_of
 from crony.catalog.views import JobView, VersionView
 from crony.clock import SYSTEM, rfc3339
 from crony.domain import ids
+from crony.domain.calendar import date_of
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Done, State, UnknownRecord, WaitReason
 from crony.domain.schedule import Schedule, last_fire, next_fire
@@ -257,6 +258,12 @@ def _not_due(
     before, after = last_fire(schedules, at - FARTHEST, at - 1), next_fire(schedules, at)
     values = facts | {"before": At(before or 0), "after": At(after or 0)}
     text = N_("It was not due then: revision %(n)s was in force.")
+    kept_out, moved_to = next((found for each in schedules if (found := each.kept_out(at))[0]), (False, None))
+    if moved_to is not None:
+        values["day"] = date_of(moved_to)
+        text = N_("Revision %(n)s was in force: that day is closed by its calendars, and the fire moved to %(day)s.")
+    elif kept_out:
+        text = N_("Revision %(n)s was in force, whose calendars leave that time out.")
     if before is not None and after is not None:
         nearest = N_("The nearest fires by it are %(before)s and %(after)s.")
     elif before is not None:

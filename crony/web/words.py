@@ -32,6 +32,11 @@ LIMITS = (
     (r"(?P<what>\d+) times at most", N_("%(said)s, %(what)s times at most")),
     (r"until (?P<what>\S+)", N_("%(said)s, until %(what)s")),
     (r"from (?P<what>\d{4}-\S+)", N_("%(said)s, from %(what)s")),
+    (r"closed days move to the next open one(?P<what>)", N_("%(said)s, closed days move to the next open one")),
+    (
+        r"closed days move to the previous open one(?P<what>)",
+        N_("%(said)s, closed days move to the previous open one"),
+    ),
     (r"not in (?P<what>[a-z0-9][a-z0-9._-]*(?: or [a-z0-9._-]+)*)", N_("%(said)s, not in %(what)s")),
     (r"in (?P<what>[a-z0-9][a-z0-9._-]*(?: or [a-z0-9._-]+)*)", N_("%(said)s, in %(what)s")),
 )
@@ -145,6 +150,10 @@ SAID = (
     ),
     (r"(?P<time>[\d:]+) occurs twice on this day: this is the first", N_("%(time)s occurs twice: the first")),
     (r"(?P<time>[\d:]+) occurs twice on this day: this is the second", N_("%(time)s occurs twice: the second")),
+    (
+        r"moved here from (?P<day>[\d-]+), a closed day",
+        N_("moved here from %(day)s, a closed day"),
+    ),
     (
         r"left out before it, as (?P<time>[\d: -]+) did not exist: (?P<n>\d+)",
         N_("%(n)s left out before it, as %(time)s did not exist"),

@@ -9,6 +9,7 @@ import pytest
 
 from crony.catalog.jobs import Catalog
 from crony.catalog.views import preview
+from crony.clock import SYSTEM
 from crony.domain.livejob import LiveJob
 from crony.domain.signing import Sealer, new_key, peek
 from crony.errors import Conflict, Invalid, NotFound
@@ -121,6 +122,24 @@ def test_more_days_than_a_document_holds_are_refused_before_they_are_saved(catal
     with pytest.raises(Invalid, match="bytes long"):
         catalog.calendars.save({**many("a", 130), "periods": periods}, "ann")
     assert catalog.calendars.get("a").revision == 1 and catalog.get(job.id).live
+
+
+def test_fires_of_closed_days_move_and_the_calendar_cannot_forbid_it_later(catalog: Catalog) -> None:
+    catalog.calendars.save(_calendar(exclude=["2040-01-04"]), "ann")
+    schedule = {"cron": "0 0 4,8 * *", "calendars": {"include": ["workdays"], "closed": "next"}}
+    job = catalog.create(_job("a", schedule), "ann")
+    assert catalog.get(job.id).document["schedule"]["calendars"] == {"include": ["workdays"], "closed": "next"}
+    assert _due(catalog, job.id) == [3], "Thursday's fire takes place on Friday"
+    hours = [{"start": "2040-01-07T08:00:00Z", "end": "2040-01-07T09:00:00Z"}]
+    with pytest.raises(Invalid, match=r"does not go with the job a: .*moves whole days"):
+        catalog.calendars.save(_calendar(periods=hours), "ann")
+    assert catalog.calendars.get("workdays").revision == 1 and catalog.get(job.id).revision == 1
+    assert catalog.calendars.save(_calendar(), "ann").warnings == ()
+    assert _due(catalog, job.id) == [2]
+    yesterday = datetime.fromtimestamp(SYSTEM.wall() - DAY, UTC).date()
+    past = {"exclude" if yesterday.weekday() < 5 else "include": [yesterday.isoformat()]}
+    (warning,) = catalog.calendars.save(_calendar(**past), "ann").warnings
+    assert warning.code == "past_days"
 
 
 def test_jobs_follow_an_edit_that_etcd_did_not_hear_of(catalog: Catalog) -> None:

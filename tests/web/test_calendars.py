@@ -79,11 +79,25 @@ def test_a_calendar_at_the_command_line(
         monkeypatch.setenv("CRONY_TOKEN", "crony_secret")
         assert run(["calendar", "list"]) == 0
         assert capsys.readouterr() == ("", "no calendars\n")
+        example = Path(__file__).parents[2] / "examples" / "cn-workdays.yaml"
+        assert run(["calendar", "apply", "-f", str(example)]) == 0
+        assert "saved cn-workdays as revision 1" in capsys.readouterr().out
+        moved = {"cron": "0 9 1 * *", "timezone": "Asia/Shanghai",
+                 "calendars": {"include": ["cn-workdays"], "closed": "previous"}}  # fmt: skip
+        fires = api("POST", "schedule:explain?n=1&lang=zh&after=2026-09-15T00:00:00Z", json={"schedule": moved}).json()
+        assert fires["fires"][0]["local"] == "2026-09-30T09:00:00+08:00"
+        assert fires["words"]["zh"] == "每月 1 日，09:00 (Asia/Shanghai)，仅在 cn-workdays 内，休息日提前到上一个开放日"
+        assert fires["fires"][0]["marks"] == [{"kind": "moved", "words": "由休息日 2026-10-01 移到此时"}]
         file = tmp_path / "calendars.yaml"
         file.write_text("name: freeze\ninclude: [2040-01-03]\n---\nname: b\nweekdays: [sat]\n", encoding="utf-8")
         assert run(["calendar", "apply", "-f", str(file)]) == 0
         assert "saved freeze as revision 1; 0 jobs keep to it" in capsys.readouterr().out
         assert run(["calendar", "show", "freeze"]) == 0 and "2040-01-03" in capsys.readouterr().out
         assert run(["calendar", "list"]) == 0
-        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["NAME", "b", "freeze"]
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+            "NAME",
+            "b",
+            "cn-workdays",
+            "freeze",
+        ]
         assert run(["calendar", "delete", "b"]) == 0 and run(["calendar", "show", "b"]) == 3

@@ -14,6 +14,7 @@ from sqlalchemy import update
 from crony.catalog.views import JobView
 from crony.clock import rfc3339
 from crony.domain import ids
+from crony.domain.calendar import DAYS
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done, Envelope, Wait
 from crony.domain.schedule import parse_schedule
@@ -150,6 +151,20 @@ def test_it_was_due_and_is_not_decided(web: Web, view: JobView, ask: Ask) -> Non
     past(web, view, NOW - 400 * DAY)
     old = TODAY - 60 * DAY + 3600
     assert ask(old)["verdict"] == "not_kept" and "30 days" in ask(old)["sentence"]
+
+
+def test_a_calendar_left_it_out_or_moved_it(web: Web, api: Api) -> None:
+    closed = (datetime.fromtimestamp(DUE, UTC)).date().isoformat()
+    web.catalog.calendars.save({"name": "but-one", "weekdays": list(DAYS), "exclude": [closed]}, "li")
+    for closes, said in (
+        ("skip", "whose calendars leave that time out"),
+        ("next", f"moved to {rfc3339(DUE + DAY)}"[:-15]),
+    ):
+        schedule = {"cron": "0 1 * * *", "calendars": {"include": ["but-one"], "closed": closes}}
+        made = web.catalog.create(document(closes, schedule=schedule), "li")
+        past(web, made, NOW - 5 * DAY)
+        found = api("GET", f"jobs/{closes}/why?at={rfc3339(DUE)}").json()
+        assert found["verdict"] == "not_due" and said in found["sentence"], found["sentence"]
 
 
 def test_what_is_asked_must_be_an_instant(api: Api, api_as: Callable[[str], Api], view: JobView) -> None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from crony.clock import rfc3339
 from crony.domain.calendar import calendar_name
 from crony.errors import Invalid
-from crony.web import shapes
+from crony.web import explaining, shapes
 from crony.web.api.jobs import TheWeb, Who
 from crony.web.api.query import MaybeIfMatch, etag
 from crony.web.auth import ADMIN, VIEWER, address_of
@@ -56,7 +56,9 @@ def put(
     document: Annotated[dict[str, Any], Depends(json_object)],
     revision: MaybeIfMatch,
 ) -> dict[str, Any]:
-    """Create or replace a calendar; its jobs follow at once. 202: saved, `waiting` jobs follow when etcd is back."""
+    """Create or replace a calendar; its jobs follow at once. 202: saved, `waiting` jobs follow when etcd is back.
+
+    `warnings`, if any, name likely mistakes."""
     name = calendar_name(unquote(name))
     if document.get("name", name) != name:
         raise Invalid("name", "is not the one of the address", hint="write the same name, or leave it out")
@@ -65,7 +67,8 @@ def put(
         {**document, "name": name}, who.actor, revision=revision, address=address_of(request)
     )
     response.headers["etag"], response.status_code = etag(view.revision), 202 if view.waiting else 200
-    return {**shapes.calendar(view), "waiting": list(view.waiting)}
+    warnings = explaining.warnings(view.warnings)
+    return {**shapes.calendar(view), "waiting": list(view.waiting), **({"warnings": warnings} if warnings else {})}
 
 
 @router.delete("/calendars/{name}", status_code=204, dependencies=[Depends(ADMIN)])
