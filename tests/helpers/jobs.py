@@ -74,8 +74,10 @@ def die() -> None:
 def hold(path: str, stubborn: bool = False) -> str:
     """Marks its beginning in a file `path`, then waits until `path`.go exists, or `path` does not any more."""
     Path(path).write_text(f"{os.getpid()} {threading.get_ident()}")
-    while Path(path).exists() and not Path(f"{path}.go").exists():
+    waits = True
+    while waits:
         try:
+            waits = Path(path).exists() and not Path(f"{path}.go").exists()
             time.sleep(0.02)
         except BaseException:
             if not stubborn:

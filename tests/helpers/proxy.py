@@ -22,6 +22,31 @@ _NATIVE = {
 """The same requests in etcd's own protocol."""
 
 
+_PREFACE = b"PRI * HTTP/2.0"
+
+
+class _Frames:
+    """Follows the frames of one direction of HTTP/2: settings, pings and windows are no answers (RFC 9113, 4.1)."""
+
+    def __init__(self) -> None:
+        self._head, self._skip = b"", 0
+
+    def answer_in(self, data: bytes) -> bool:
+        """Whether a frame of an answer (HEADERS or DATA) begins in this piece."""
+        found = False
+        while data:
+            if self._skip:
+                gone = min(self._skip, len(data))
+                data, self._skip = data[gone:], self._skip - gone
+                continue
+            missing = 9 - len(self._head)
+            self._head, data = self._head + data[:missing], data[missing:]
+            if len(self._head) == 9:
+                found |= self._head[3] in (0, 1)
+                self._head, self._skip = b"", int.from_bytes(self._head[:3])
+        return found
+
+
 class _Link:
     """One connection through the proxy. `up` is towards the server."""
 
@@ -29,6 +54,8 @@ class _Link:
         self.proxy, self.client, self.server = proxy, client, server
         self.lossy = False
         self.lose_answer = False
+        self.frames: _Frames | None = None
+        """What comes down, where the connection speaks HTTP/2."""
 
     def start(self) -> None:
         for way, source, sink in (("up", self.client, self.server), ("down", self.server, self.client)):
@@ -48,12 +75,15 @@ class _Link:
                 if way in proxy._blackholes:
                     self.lossy = True
                     continue
+                if way == "up" and data.startswith(_PREFACE):
+                    self.frames = _Frames()
+                answered = self.frames is None or (way == "down" and self.frames.answer_in(data))
                 if way == "up" and any(form in data for forms in proxy._swallow for form in forms):
                     proxy.swallowed += 1
                     break
                 if way == "up" and proxy._wants_lost(data):
                     self.lose_answer = True
-                if way == "down" and self.lose_answer:
+                if way == "down" and self.lose_answer and answered:
                     proxy.lost += 1
                     break
                 if way == "down" and proxy.slice:
