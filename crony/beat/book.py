@@ -343,7 +343,7 @@ class Book:
     def _put_claim(self, where: tuple[str, str], value: bytes, revision: int) -> None:
         claim = _read(Claim, value)
         if claim is None or not all(isinstance(text, str) for text in (claim.incarnation, claim.node)):
-            claim = Claim(incarnation="?")
+            claim = Claim(incarnation="?", phase="S")  # the careful reading: its work may have started
         self._claims[where] = (claim, revision)
         item = self.queued.get(where)
         if item is not None:

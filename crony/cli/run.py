@@ -14,7 +14,7 @@ from crony.cli.show import output_option
 
 @click.group()
 def run() -> None:
-    """Runs: list, get, output, wait, cancel."""
+    """Runs: list, get, output, wait, cancel, release."""
 
 
 @run.command("list")
@@ -130,6 +130,16 @@ def cancel(idents: tuple[str, ...], api: Api) -> None:
     for ident in idents:
         api.call("POST", f"runs/{segment(ident)}:cancel", body={})
         click.echo(f"asked to cancel {show.plain(ident)}")
+
+
+@run.command()
+@click.argument("idents", nargs=-1, required=True, metavar="RUN...")
+@api_option
+def release(idents: tuple[str, ...], api: Api) -> None:
+    """Let runs go on that are on hold because their node was lost."""
+    for ident in idents:
+        api.call("POST", f"runs/{segment(ident)}:release", body={})
+        click.echo(f"asked to release {show.plain(ident)}")
 
 
 def _route(found: dict[str, Any]) -> list[tuple[str, object]]:

@@ -27,6 +27,7 @@ class AlertKind(StrEnum):
     """What an alert is about."""
 
     RUN_FAILED = "run_failed"
+    RUN_HELD = "run_held"  # its node was lost, and it waits for a person to decide what follows
     NODE_LOST = "node_lost"
     LEADER_CHANGED = "leader_changed"
     QUEUE_AGE = "queue_age"  # a run that could begin, and that nobody has begun for long
@@ -60,6 +61,8 @@ class Alert(Record):
             case AlertKind.RUN_FAILED:
                 what = "failed" if self.outcome in ("", Kind.FAILED) else f"ended as {self.outcome.replace('_', ' ')}"
                 return f"run {self.run} of job {self.name or self.job} {what}{because}"
+            case AlertKind.RUN_HELD:
+                return f"run {self.run} of job {self.name or self.job} waits for a person to decide{because}"
             case AlertKind.NODE_LOST:
                 return f"node {self.node} is lost{because}"
             case AlertKind.LEADER_CHANGED:
@@ -72,7 +75,7 @@ class Alert(Record):
 
 
 def run_failed(run: str, value: bytes) -> Alert | None:
-    """The alert that an outcome of `run` calls for: its final failure; None for every other outcome.
+    """The alert that an outcome of `run` calls for: its final failure, or its being put on hold; else None.
 
     An outcome that nobody can read calls for none: the archiver says so.
     """
@@ -82,12 +85,14 @@ def run_failed(run: str, value: bytes) -> Alert | None:
         return None
     try:
         told = json.loads(value)
-        if not told["final"] or told["kind"] not in BAD:
+        held = bool(told.get("held")) and not told["final"]
+        if not (told["final"] or held) or told["kind"] not in BAD:
             return None
+        what = AlertKind.RUN_HELD if held else AlertKind.RUN_FAILED
         return _checked(
             {
-                "id": f"{AlertKind.RUN_FAILED}.{run}",
-                "kind": AlertKind.RUN_FAILED.value,
+                "id": f"{what}.{run}" + (f".{told['attempt']}" if held else ""),
+                "kind": what.value,
                 "at": told["ended_at"],
                 "job": told["job"],
                 "name": told["name"],
@@ -98,7 +103,7 @@ def run_failed(run: str, value: bytes) -> Alert | None:
                 "reason": told.get("reason") or told.get("detail") or "",
             }
         )
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -39,6 +39,8 @@ _LATER = ("after", "pause_after", "async", "limits", "alerts")
 _OF_SCHEDULE = ("calendars", *WINDOW)
 OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
 OVERLAP_LIMIT = 100
+DELIVERY = ("at_least_once", "at_most_once")
+ON_NODE_LOSS = ("rerun", "fail", "hold")
 _ID = re.compile(r"[jt][0-9a-z]{20}")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
@@ -192,6 +194,10 @@ def parse(document: Any) -> Job:
         if given.get(name) is None:
             raise Invalid(name, "is missing", hint="every job has a name and an action")
     schedule = given.get("schedule")
+    delivery = choice(_or(given, "delivery", "at_least_once"), "delivery", DELIVERY)
+    retry = parse_retry(given.get("retry"))
+    if delivery == "at_most_once" and retry.max:
+        raise Invalid("retry.max", "must be 0 for a job that runs at most once", hint="leave `retry` out")
     return Job(
         name=parse_name(given["name"]),
         description=texts(_or(given, "description", ""), "description", least=0, most=DESCRIPTION, lines=True),
@@ -207,13 +213,24 @@ def parse(document: Any) -> Job:
         action=parse_action(given["action"]),
         params=_params(given.get("params"), "params"),
         timeout=parse_duration(_or(given, "timeout", "1h"), "timeout", least=0.1, most=30 * 86400),
-        retry=parse_retry(given.get("retry")),
-        delivery=choice(_or(given, "delivery", "at_least_once"), "delivery", ("at_least_once",), ("at_most_once",)),
-        on_node_loss=choice(_or(given, "on_node_loss", "rerun"), "on_node_loss", ("rerun",), ("fail", "hold")),
+        retry=retry,
+        delivery=delivery,
+        on_node_loss=_on_node_loss(given, delivery),
         on_cut=choice(_or(given, "on_cut", "continue"), "on_cut", ("continue",), ("stop",)),
         routing=_routing(given.get("routing")),
         priority=integer(_or(given, "priority", 0), "priority", 0, 9),
     )
+
+
+def _on_node_loss(given: Mapping[str, Any], delivery: str) -> str:
+    """What follows the loss of its node; work that must not run twice fails, and nothing else is allowed (N13)."""
+    once = delivery == "at_most_once"
+    found = choice(_or(given, "on_node_loss", "fail" if once else "rerun"), "on_node_loss", ON_NODE_LOSS)
+    if once and found != "fail":
+        raise Invalid(
+            "on_node_loss", f"{found} is not for a job that runs at most once", hint="write fail, or leave it out"
+        )
+    return found
 
 
 def parse_pause(value: Any, field: str = "paused_until") -> int:

@@ -70,6 +70,8 @@ class Outcome(Record):
     count: int = 1
     """How many fires a skip stands for."""
     idem: str = ""
+    held: bool = False
+    """The run waits for a person to decide what follows."""
 
     def encode(self) -> bytes:
         """Stored bytes, at most `LIMIT`: nodes passed over, result, params, then long texts are cut; facts never."""

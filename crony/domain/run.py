@@ -51,6 +51,7 @@ class WaitReason(StrEnum):
     OVERLAP = "overlap"  # another run of its job is under way; it waits for its turn
     NO_NODE = "no_node"
     REROUTE = "reroute"  # its node was lost or drained before the work started
+    HOLD = "hold"  # its node was lost after the work started; a person decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class Request(Record):
     """`run/in/<id>`: what somebody asks of the leader."""
 
     kind: str
-    """run, cancel, backfill"""
+    """run, cancel, unhold, backfill"""
     run: str = ""
     job: str = ""
     name: str = ""

@@ -39,8 +39,20 @@ class Stale:
 
 
 def is_final(envelope: Envelope, kind: str) -> bool:
-    """Whether a run is over when this attempt ends as `kind`: no further attempt is allowed or needed."""
-    return kind not in RETRIED or envelope.attempt > int(envelope.retry.get("max", 0))
+    """Whether a run is over when this attempt ends as `kind`: no further attempt is allowed or needed.
+
+    A process that was lost is judged as a node that was lost, but that it counts as an attempt of `retry.max`.
+    """
+    if kind not in RETRIED or envelope.delivery == "at_most_once":
+        return True
+    if kind == Kind.LOST and envelope.needs_permit:
+        return envelope.on_node_loss != "hold"
+    return envelope.attempt > int(envelope.retry.get("max", 0))
+
+
+def is_held(envelope: Envelope, kind: str) -> bool:
+    """Whether a person decides what follows an attempt that ended as `kind`."""
+    return kind == Kind.LOST and envelope.on_node_loss == "hold" and not is_final(envelope, kind)
 
 
 def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **facts: object) -> Outcome:
@@ -54,6 +66,7 @@ def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **
         attempt=envelope.attempt,
         kind=str(kind),
         final=is_final(envelope, kind),
+        held=is_held(envelope, kind),
         trigger=envelope.trigger,
         ended_at=ended_at,
         fence=fence,

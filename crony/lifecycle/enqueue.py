@@ -91,12 +91,22 @@ def submit(
 
 def cancel(client: Client, keys: Keys, run: str, *, by: str = "", reason: str = "") -> str:
     """Ask the leader to cancel a run; returns the request's id. Asking twice is harmless."""
+    return _about(client, keys, "cancel", run, by, reason, "look at the run, and cancel it again if it goes on")
+
+
+def release(client: Client, keys: Keys, run: str, *, by: str = "") -> str:
+    """Ask the leader to let a run on hold go on; returns the request's id. Asking twice is harmless."""
+    return _about(client, keys, "unhold", run, by, "", "look at the run, and release it again if it is still on hold")
+
+
+def _about(client: Client, keys: Keys, kind: str, run: str, by: str, reason: str, hint: str) -> str:
+    """Put a request about a run that exists."""
     try:
         parts = ids.parse_run_id(run)
     except ValueError:
         raise Invalid("run", "is not a run id") from None
     request = Request(
-        kind="cancel",
+        kind=kind,
         run=run,
         job=parts.job,
         generation=parts.generation,
@@ -111,7 +121,7 @@ def cancel(client: Client, keys: Keys, run: str, *, by: str = "", reason: str = 
         except EtcdUnknown:
             continue
         return ident
-    raise Unknown("The cancel was sent but not confirmed", hint="look at the run, and cancel it again if it goes on")
+    raise Unknown("The request was sent but not confirmed", hint=hint)
 
 
 def _once(client: Client, keys: Keys, run: str, inbox: str, value: bytes) -> Submitted:

@@ -1,4 +1,4 @@
-"""Take over (transaction 13): started work of a node that stayed away longer than the grace."""
+"""Take over (transaction 13): claimed work of a node that stayed away longer than the grace."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def takeover(
     incarnation: str,
     message_seen: int,
     claim_seen: int,
-    outcome: Outcome,
+    outcome: Outcome | None,
     wait: Wait | None,
     orders: Iterable[str] = (),
 ) -> Move:
-    """End the attempt as lost while its holder's session is absent and its claim unchanged.
+    """Take the attempt from its holder while that one's session is absent and its claim unchanged.
 
-    `wait` is how the run goes on; None when it ends here (then `orders` about it go too). The holder's own end,
-    coming later, finds its claim gone and is stale.
+    `outcome` is how the attempt ended; None when it never started. `wait` is how the run goes on; None when it ends
+    here (then `orders` about it go too). The holder's own end or permit, coming later, finds its claim gone.
     """
     message, claim = keys.message(queue, place), keys.claim(queue, place)
-    puts = {keys.out(outcome.run, outcome.attempt): outcome.encode()}
+    puts = {} if outcome is None else {keys.out(outcome.run, outcome.attempt): outcome.encode()}
     if wait is not None:
         puts[keys.run_wait(wait.run)] = wait.encode()
     return Move(

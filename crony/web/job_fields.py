@@ -28,6 +28,7 @@ DEFAULTS: dict[str, str] = {
     "retry_jitter": "1", "retry_elsewhere": "1",
     "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d",
     "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "priority": "0",
+    "delivery": "at_least_once", "on_node_loss": "",
 }  # fmt: skip
 """Every field with its value in an empty form."""
 
@@ -44,7 +45,10 @@ _PATHS = (
     (r"retry\.(\w+)", r"retry_\1"),
     (r"misfire\.(\w+)", r"misfire_\1"),
     (r"routing\.(strategy|labels|node)\b.*", r"\1"),
-    (r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until)\b.*", r"\1"),
+    (
+        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|delivery|on_node_loss)\b.*",
+        r"\1",
+    ),
 )
 
 
@@ -100,6 +104,9 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
         routing["node"] = values["node"].strip()
     made["routing"] = routing
     made["priority"] = _whole(values, "priority")
+    made["delivery"] = values["delivery"]
+    if values["on_node_loss"]:
+        made["on_node_loss"] = values["on_node_loss"]
     return made
 
 
@@ -108,7 +115,7 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
     job = parse(stored)
     full = job.document()
     values = dict(DEFAULTS)
-    for key in ("name", "description", "owner", "timeout", "overlap"):
+    for key in ("name", "description", "owner", "timeout", "overlap", "delivery", "on_node_loss"):
         values[key] = full[key]
     values["enabled"], values["paused_until"] = _flag(full["enabled"]), full["paused_until"] or ""
     values["tags"], values["priority"] = ", ".join(full["tags"]), str(full["priority"])

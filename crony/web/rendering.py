@@ -44,8 +44,8 @@ WORDS = {
     "http": N_("HTTP"), "shell": N_("Shell"), "python": N_("Python"), "runs": N_("runs"), "celery": N_("Celery"),
     "overlap": N_("overlap"), "misfire": N_("missed"), "paused": N_("paused"), "error": N_("error"),
     "deleted": N_("deleted"),
-    "run_failed": N_("run failed"), "node_lost": N_("node lost"), "leader_changed": N_("leader changed"),
-    "queue_age": N_("not begun"),
+    "run_failed": N_("run failed"), "run_held": N_("run on hold"), "node_lost": N_("node lost"),
+    "leader_changed": N_("leader changed"), "queue_age": N_("not begun"),
     "not_kept": N_("not kept"), "unreadable": N_("unreadable"),
     "create": N_("created"), "update": N_("edited"), "delete": N_("deleted"),
     "pause": N_("paused"), "resume": N_("resumed"),
@@ -66,6 +66,7 @@ NOTICES = {
     "resumed": N_("The job is on; it fires from now on."),
     "deleted": N_("The job is deleted. Its history stays until the retention rule removes it."),
     "cancelling": N_("The run was asked to stop."),
+    "released": N_("The run goes on with its next attempt."),
     "stopped": N_("Nothing is handed out any more; what runs goes on."),
     "going": N_("Work is handed out again."),
     "node": N_("The node's settings are saved; the leader follows at once."),
@@ -333,6 +334,8 @@ def _wait_words(context: Context, run: Run) -> str:
         return _("Another run of the job is under way: its turn comes when that has ended.")
     if reason == WaitReason.REROUTE:
         return _("Its node was lost or drained before the work began; the leader chooses another.")
+    if reason == WaitReason.HOLD:
+        return _("Its node was lost after the work had started. Release it to run it again, or cancel it.")
     if reason == WaitReason.ENDED and run.attempts:
         return _("Attempt %(n)s ended; the leader decides what follows.", n=run.attempts[-1].n)
     if run.due_at and run.due_at > context["now"]:

@@ -70,6 +70,11 @@ class Run:
         return self.state != State.ENDED
 
     @property
+    def held(self) -> bool:
+        """Waiting for a person to release or cancel it."""
+        return self.state == State.WAITING and self.reason.partition(":")[0] == WaitReason.HOLD
+
+    @property
     def duration(self) -> float | None:
         """Seconds from the first start to the end."""
         return None if self.started_at is None or self.ended_at is None else max(0.0, self.ended_at - self.started_at)

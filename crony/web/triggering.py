@@ -12,11 +12,12 @@ from crony.domain import ids
 from crony.domain.durations import parse_duration
 from crony.domain.job import parse_labels, parse_params
 from crony.domain.run import Request, Trigger
-from crony.errors import CronyError, Forbidden, Invalid, NotFound
+from crony.errors import Conflict, CronyError, Forbidden, Invalid, NotFound
 from crony.lifecycle import enqueue
 from crony.lifecycle.enqueue import Submitted
 from crony.store import audit
 from crony.web.api.query import instant
+from crony.web.runs import find
 
 if TYPE_CHECKING:
     from crony.web.auth import Identity
@@ -64,6 +65,8 @@ def run_job(
     view = web.catalog.get(ref)
     if view.deleted_at is not None:
         raise NotFound(f"There is no job {ref}", why="it was deleted")
+    if options.retries and view.document.get("delivery") == "at_most_once":
+        raise Invalid("retries", "are not for a job that runs at most once", hint="leave them out")
     request = Request(
         kind="run", job=view.id, name=view.name, generation=view.generation, trigger=trigger.value,
         params=parse_params(options.params), **_common(web, identity, options),
@@ -116,6 +119,19 @@ def _submit(
     if found.created:
         note(web, identity, "run.trigger", "run", found.run, {"job": request.name}, address)
     return found
+
+
+def let_go_on(web: Web, identity: Identity, run: str, address: str) -> None:
+    """Ask for a run on hold to go on. Raises `Conflict` for one that is not, `NotFound` for one nobody knows."""
+    found, away = find(web.db, web.live, run)
+    if not found.held:
+        if away and found.live:
+            raise away[0]
+        how = f"it ended as {found.outcome}" if not found.live else f"it is {found.state}"
+        raise Conflict("The run is not on hold", why=how)
+    enqueue.release(web.client, web.keys, run, by=identity.actor)
+    web.live.forget()
+    note(web, identity, "run.release", "run", run, {"job": found.job_name}, address)
 
 
 def note(

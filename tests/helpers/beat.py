@@ -22,6 +22,7 @@ from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, TxnResult, absent, exists, mod
 from crony.lifecycle.end import Ended, Stale, end, outcome_of
 from crony.lifecycle.enqueue import Submitted, submit
+from crony.lifecycle.permit import permit, starting
 from crony.lifecycle.publish import publish
 from crony.settings import Settings
 from crony.transport_etcd import message as wire
@@ -100,6 +101,13 @@ class FakeNode:
         result = self.stage.client.txn(txn)
         assert result.succeeded
         return result.revision
+
+    def permit(self, message: Message, fence: int) -> int:
+        """Take the start permit (transaction 9); the new fence."""
+        claim = starting(self.incarnation, 1, node=self.name, at=SYSTEM.wall())
+        granted = permit(self.stage.client, self.stage.keys, message.queue, message.place, fence, claim)
+        assert granted
+        return granted
 
     def end(self, message: Message, fence: int, kind: str = Kind.SUCCEEDED, **facts: Any) -> Ended | Stale:
         """End an attempt (transaction 10)."""

@@ -12,9 +12,9 @@ from collections import deque
 from dataclasses import replace
 
 from crony.beat.commit import Step, Verdict
-from crony.beat.duties.waiting import LOSSES
 from crony.beat.entries import Presence, Queued
 from crony.beat.office import Office
+from crony.domain.loss import Next, after_loss, given_up
 from crony.domain.outcome import Kind
 from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import BadSeal
@@ -31,6 +31,8 @@ RENEWING = 0.02
 """Seconds of one round spent on looking at their age."""
 RENEW_BEFORE = 4 * 3600.0
 """An envelope that runs out within this many seconds is sealed again."""
+LOST = "its node was lost"
+UNSTARTED = "its node was lost before the work started"
 
 
 class Failover:
@@ -145,21 +147,9 @@ class Failover:
     def _take_over(self, item: Queued, told: Envelope) -> Step:
         office, claim, now = self._office, item.claim, self._office.wall()
         assert claim is not None
-        losses = told.losses + 1
-        final = losses >= LOSSES
+        follows = after_loss(told, started=claim.phase != "C")
         node = claim.node or item.queue.removeprefix("run.")
-        reason = "its node was lost" if not final else f"given up: {losses} nodes were lost while they ran it"
-        outcome = outcome_of(
-            told,
-            Kind.LOST,
-            ended_at=now,
-            fence=0,  # nobody ended it by its fence: the holder, coming late, must find itself stale
-            final=final,
-            reason=reason,
-            node=node,
-            incarnation=claim.incarnation,
-            started_at=claim.at or None,
-        )
+        outcome = None
         wait = Wait(
             run=told.run,
             envelope=item.sealed,
@@ -167,11 +157,33 @@ class Failover:
             reason=WaitReason.ENDED.value,
             since_at=now,
             due_at=now,
-            losses=losses,
+            losses=told.losses + 1,
             outcome=Kind.LOST.value,
-            detail=reason,
+            detail=LOST,
             avoid=[*told.avoid, *([node] if node not in told.avoid else [])],
         )
+        if follows is Next.ELSEWHERE:
+            wait = replace(
+                wait, finished=told.attempt - 1, reason=WaitReason.REROUTE.value, losses=told.losses, outcome="",
+                deliveries=told.deliveries + 1, detail=UNSTARTED,
+            )  # fmt: skip
+        else:
+            many = told.on_node_loss == "rerun" and told.delivery != "at_most_once"
+            outcome = outcome_of(
+                told,
+                Kind.LOST,
+                ended_at=now,
+                fence=0,  # nobody ended it by its fence: the holder, coming late, must find itself stale
+                final=follows is Next.END,
+                held=follows is Next.HOLD,
+                reason=given_up(told.losses + 1) if follows is Next.END and many else LOST,
+                node=node,
+                incarnation=claim.incarnation,
+                started_at=claim.at or None,
+            )
+        if follows is Next.HOLD:
+            wait = replace(wait, reason=WaitReason.HOLD.value, due_at=0.0)
+        ends = follows is Next.END
         move = takeover(
             office.keys,
             item.queue,
@@ -180,10 +192,10 @@ class Failover:
             message_seen=item.seen,
             claim_seen=item.claim_seen,
             outcome=outcome,
-            wait=None if final else wait,
-            orders=tuple(office.book.orders.get(told.run, ())) if final else (),
+            wait=None if ends else wait,
+            orders=tuple(office.book.orders.get(told.run, ())) if ends else (),
         )
-        return self._step(item, move, "taken_over")
+        return self._step(item, move, "rerouted" if follows is Next.ELSEWHERE else "taken_over")
 
     def _reroute(self, item: Queued, told: Envelope, *, lost: bool) -> Step:
         office = self._office
@@ -196,7 +208,7 @@ class Failover:
             since_at=office.wall(),
             deliveries=told.deliveries,
             losses=told.losses,
-            detail="its node was lost before the work started" if lost else "its node takes no more work",
+            detail=UNSTARTED if lost else "its node takes no more work",
             avoid=list(told.avoid),
         )
         move = reroute(

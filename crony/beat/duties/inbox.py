@@ -25,6 +25,7 @@ from crony.lifecycle.admit import admit, set_aside
 from crony.lifecycle.cancel import drop
 from crony.lifecycle.end import outcome_of
 from crony.lifecycle.move import Dispatch, Move
+from crony.lifecycle.unhold import unhold
 
 log = logging.getLogger("crony.beat")
 
@@ -107,6 +108,8 @@ class Inbox:
                 return self._run(asked, request)
             if request.kind == "backfill":
                 return self._backfill(asked, request)
+            if request.kind == "unhold":
+                return self._unhold(asked, request)
             raise Refused(f"a request of kind {request.kind!r} is not known")
         except Later:
             raise
@@ -141,6 +144,8 @@ class Inbox:
         else:
             entry, live = self._job(request.job)
             envelope = office.desk.draft(live, request.run, trigger=request.trigger, at=office.wall())
+        if envelope.delivery == "at_most_once" and request.retries:
+            raise Refused("the job runs at most once: a run of it cannot have retries")
         envelope = office.desk.override(envelope, request)
         owner = (entry.id, entry.seen) if entry is not None else None
         now, delayed = office.wall(), float(request.not_before_at) > office.wall()
@@ -163,6 +168,20 @@ class Inbox:
             wait = office.desk.park(envelope, WaitReason.NO_NODE.value, at=now, detail=why)
             return self._step(asked, self._admit(asked, owner, wait=wait), entry)
         return self._step(asked, self._admit(asked, owner, dispatch=dispatch), entry, [dispatch])
+
+    def _unhold(self, asked: Asked, request: Request) -> Step:
+        """A person lets a run on hold go on; nothing to do when it is not on hold any more."""
+        office = self._office
+        own_run(request.run)
+        waiting = office.book.waits.get(request.run)
+        if waiting is None or waiting.wait is None or waiting.wait.reason != WaitReason.HOLD:
+            return self._step(asked, drop(office.keys, asked.id, request_seen=asked.seen))
+        if waiting.busy or waiting.blocks is not None:
+            raise Later
+        detail = f"released by {request.by}" if request.by else "released"
+        move = unhold(office.keys, asked.id, request_seen=asked.seen, wait=waiting.wait, wait_seen=waiting.seen,
+                      detail=detail)  # fmt: skip
+        return self._step(asked, move, count="unheld")
 
     def _room(self, live: LiveJob, move: Move) -> Move:
         """The move that lets a run wait for its turn; with `cancel_previous` those before it go."""

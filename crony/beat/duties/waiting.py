@@ -20,20 +20,17 @@ from crony.beat.entries import Waiting as Waits
 from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.job import Job
+from crony.domain.loss import DELIVERIES, LOSSES, given_up
 from crony.domain.outcome import Kind, Outcome, SkipReason
 from crony.domain.retry import delay
 from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import BadSeal, peek
 from crony.errors import Invalid
-from crony.lifecycle.end import outcome_of
+from crony.lifecycle.end import is_held, outcome_of
 from crony.lifecycle.move import Dispatch, Move
 from crony.lifecycle.release import finish, park, release
 
 log = logging.getLogger("crony.beat")
-
-LOSSES = 5
-"""Nodes that one run may take with it before it is given up (N3)."""
-
 
 RETELL = 10.0
 """Seconds between two changes of what a waiting run's record says of the nodes: a fleet may change often."""
@@ -131,17 +128,19 @@ class Waiting:
         if office.book.orders.get(waiting.run):
             return self._finish(waiting, self._end(told, wait.finished, Kind.CANCELLED, "cancelled", now))
         if wait.reason == WaitReason.ENDED:
-            if wait.losses >= LOSSES:
-                reason = f"given up: {wait.losses} nodes were lost while they ran it"
-                return self._finish(waiting, self._end(told, wait.finished, Kind.LOST, reason, now))
-            if wait.outcome != Kind.LOST and wait.finished > int(told.retry.get("max", 0)):
-                kind = Kind(wait.outcome) if wait.outcome in set(Kind) else Kind.FAILED
-                return self._finish(waiting, self._end(told, wait.finished, kind, "no attempts are left", now))
+            ended = self._after_an_attempt(waiting, wait, told, now)
+            if ended is not None:
+                return ended
+        if wait.reason == WaitReason.REROUTE and wait.deliveries > DELIVERIES:
+            reason = f"given up: delivered {wait.deliveries} times and never started; {wait.detail}"
+            return self._finish(waiting, self._end(told, wait.finished, Kind.REFUSED, reason, now))
         entry, owner = None, None
         if not _implicit(told):
             entry, owner = office.book.jobs.get(told.job), office.owner(told.job)
             if self._deleted(entry):
                 return self._finish(waiting, self._end(told, wait.finished, Kind.CANCELLED, "its job was deleted", now))
+        if wait.reason == WaitReason.HOLD:
+            return None  # until a person lets it go on or cancels it
         exclusive = None
         if entry is not None and self._minds_others(entry, told, wait):
             if entry.limbo or (entry.busy and waiting.blocks is not entry):
@@ -165,6 +164,21 @@ class Waiting:
             dispatch=dispatch,
         )
         return self._step(waiting, move, dispatch=dispatch, exclusive=exclusive)
+
+    def _after_an_attempt(self, waiting: Waits, wait: Wait, told: Envelope, now: float) -> Step | None:
+        """Its attempt just ended. None: another one follows."""
+        if is_held(told, wait.outcome):
+            held = replace(wait, reason=WaitReason.HOLD.value, due_at=0.0)
+            return self._step(waiting, park(self._office.keys, held, wait_seen=waiting.seen))
+        kind = Kind(wait.outcome) if wait.outcome in set(Kind) else Kind.FAILED
+        reason = ""
+        if told.delivery == "at_most_once":
+            reason = "it may have run, and must not run twice"
+        elif wait.losses >= LOSSES:
+            kind, reason = Kind.LOST, given_up(wait.losses)
+        elif kind is not Kind.LOST and wait.finished > int(told.retry.get("max", 0)):
+            reason = "no attempts are left"
+        return self._finish(waiting, self._end(told, wait.finished, kind, reason, now)) if reason else None
 
     def _minds_others(self, entry: JobEntry, told: Envelope, wait: Wait) -> bool:
         """Whether it may start only while nothing else of its job is alive."""

@@ -17,7 +17,7 @@ from crony.web import runs, shapes
 from crony.web.api.jobs import TheWeb, Who
 from crony.web.api.query import Cursor, Limit, instant
 from crony.web.auth import OPERATOR, VIEWER, address_of
-from crony.web.triggering import note
+from crony.web.triggering import let_go_on, note
 from crony.web.wiring import Web
 
 router = APIRouter(tags=["runs"])
@@ -137,6 +137,14 @@ def cancel(web: TheWeb, who: Who, request: Request, run: str) -> dict[str, Any]:
     web.live.forget()
     note(web, who, "run.cancel", "run", run, {"job": found.job_name}, address_of(request))
     return {"run": run, "state": found.state}
+
+
+@router.post("/runs/{run}:release", status_code=202, dependencies=[Depends(OPERATOR)])
+def release(web: TheWeb, who: Who, request: Request, run: str) -> dict[str, Any]:
+    """Let a run go on that is on hold because its node was lost; its next attempt follows."""
+    check_run(run)
+    let_go_on(web, who, run, address_of(request))
+    return {"run": run, "state": "waiting"}
 
 
 @router.get("/runs/{run}", dependencies=[Depends(VIEWER)])

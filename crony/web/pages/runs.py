@@ -24,7 +24,7 @@ from crony.web.forms import only
 from crony.web.jobs import parsed
 from crony.web.pages.common import Form, TheWeb, Who, go
 from crony.web.runs import LIVE_STATES, OUTCOME_KINDS, Run, find, list_runs
-from crony.web.triggering import note
+from crony.web.triggering import let_go_on, note
 from crony.web.wiring import Web
 
 router = APIRouter()
@@ -145,6 +145,15 @@ def cancel(web: TheWeb, who: Who, request: Request, run: str, form: Form) -> Res
     web.live.forget()
     note(web, who, "run.cancel", "run", run, {"job": found.job_name}, address_of(request))
     return go(f"/runs/{run}", "cancelling")
+
+
+@router.post("/runs/{run}/release", dependencies=[Depends(OPERATOR)])
+def release(web: TheWeb, who: Who, request: Request, run: str, form: Form) -> Response:
+    """Let a run on hold go on."""
+    only(form)
+    check_run(run)
+    let_go_on(web, who, run, address_of(request))
+    return go(f"/runs/{run}", "released")
 
 
 def _tail(web: Web, run: Run, attempt: int) -> Output:
