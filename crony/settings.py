@@ -79,6 +79,7 @@ class Settings:
     imports: tuple[str, ...] = _setting(_items, (), "modules whose Celery tasks may be run by name")
     centre: str = _setting(_text, "", "name of this centre; default host and pid")
     leader_ttl: float = _setting(float, 5.0, "lease of the leading centre, seconds")
+    shards: int = _setting(int, 0, "number of shards, where nobody has set one yet; 0: no wish (one shard)")
     node: str = _setting(_text, "", "stable name of this node; default the host name")
     node_ttl: float = _setting(float, 10.0, "lease of a node, seconds")
     node_weight: int = _setting(int, 100, "share of work this node asks for (0-1000)")
@@ -97,6 +98,8 @@ class Settings:
         """Cross-field rules. Raises `Invalid` naming the variable."""
         if not 1 <= self.leader_ttl <= 60:
             raise Invalid("CRONY_LEADER_TTL", "must be between 1 and 60 seconds")
+        if not 0 <= self.shards <= 64:
+            raise Invalid("CRONY_SHARDS", "must be between 1 and 64, or 0 for no wish")
         if not 2 <= self.node_ttl <= 120:
             raise Invalid("CRONY_NODE_TTL", "must be between 2 and 120 seconds")
         if not 0 <= self.grace < 2 * self.node_ttl:
@@ -122,6 +125,11 @@ class Settings:
     def centre_name(self) -> str:
         """Name of this centre."""
         return self.centre or f"{socket.gethostname()}-{os.getpid()}"
+
+    @property
+    def lasting_centre_name(self) -> str:
+        """As `centre_name`, but without a name of its own a centre that is begun anew on its host is no other one."""
+        return self.centre or socket.gethostname()
 
 
 def variables() -> list[tuple[str, str, Any, bool]]:

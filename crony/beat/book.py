@@ -15,9 +15,11 @@ from typing import TypeVar
 
 from crony.beat.entries import Asked, JobEntry, NodeEntry, Presence, Queued, Waiting
 from crony.beat.load import Load
+from crony.beat.sorting import job_of
 from crony.domain.ids import parse_run_id, place_ident
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.run import Claim, Done, Record, Request, UnknownRecord, Wait, WaitReason
+from crony.domain.shards import Part
 from crony.etcd.keys import Keys, decode
 from crony.lifecycle.settle import Position
 
@@ -45,8 +47,10 @@ class News:
 class Book:
     """The leader's memory of one shard."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, part: Part | None = None) -> None:
+        """`part`: the shard; it is told of what concerns that only (see `sorting`)."""
         self._keys, self._root = keys, len(keys.root)
+        self._part = part or Part()
         self._ignored = (keys.name(""), keys.alert(""), *(f"{keys.root}{kind}/" for kind in ("obj", "delayed", "pool")))
         self.mods: dict[str, int] = {}
         self.jobs: dict[str, JobEntry] = {}
@@ -78,6 +82,8 @@ class Book:
         self._graves: dict[str, int] = {}
         self._most_graves = 1000
         self._claims: dict[tuple[str, str], tuple[Claim, int]] = {}
+        self._others: set[str] = set()
+        """Messages of runs of other shards: they are part of a queue's load."""
 
     # -- questions -----------------------------------------------------------------------------
 
@@ -164,6 +170,10 @@ class Book:
                 self.waits[run] = Waiting(run, _read(Wait, value), revision)
                 self.news.waits.add(run)
                 self._stand(run)
+            case ["run", "q", queue, "m", place] if not self._part.has(job_of(place_ident(place))):
+                if key not in self._others:
+                    self._others.add(key)
+                    self.load.came(place_ident(place), decode(queue))
             case ["run", "q", queue, "m", place]:
                 self._put_message(decode(queue), place, value, revision)
             case ["run", "q", queue, "c", place]:
@@ -171,7 +181,7 @@ class Book:
             case ["run", "acc", run]:
                 self._enter(run, run not in self.accepted)
                 self.accepted[run] = revision
-            case ["run", "out", _, _]:
+            case ["run", "out", _, _] if self._part.first:  # its leader settles those of all shards
                 self.outs[key] = (revision, value)
                 self.news.outs = True
             case ["dead", *_]:
@@ -225,6 +235,9 @@ class Book:
                 self._unblock(self.waits.pop(run, None))
                 self._stand(run)
                 self._leave(run)
+            case ["run", "q", queue, "m", _] if key in self._others:
+                self._others.discard(key)
+                self.load.left(decode(queue))
             case ["run", "q", queue, "m", place]:
                 if self.queued.pop((decode(queue), place), None) is not None:
                     self.load.left(decode(queue))
@@ -301,11 +314,11 @@ class Book:
 
     def _enter(self, run: str, new: bool) -> None:
         if new:
-            places = self._live.setdefault(_job_of(run), {})
+            places = self._live.setdefault(job_of(run), {})
             places[run] = places.get(run, 0) + 1
 
     def _leave(self, run: str) -> None:
-        job = _job_of(run)
+        job = job_of(run)
         places = self._live.get(job, {})
         if places.get(run, 0) > 1:
             places[run] -= 1
@@ -317,7 +330,7 @@ class Book:
 
     def _stand(self, run: str) -> None:
         """Note whether a run stands in line: its record is new, or gone."""
-        job, waiting = _job_of(run), self.waits.get(run)
+        job, waiting = job_of(run), self.waits.get(run)
         if job and waiting is not None and waiting.wait is not None and waiting.wait.reason == WaitReason.OVERLAP:
             self._lines.setdefault(job, set()).add(run)
         elif run in self._lines.get(job, ()):
@@ -387,13 +400,6 @@ def _sound(facts: NodeFacts) -> bool:
 def _orders(value: bytes) -> NodeControl:
     control = _read(NodeControl, value) or _CAREFUL
     return control if control.weight is None or type(control.weight) is int else _CAREFUL
-
-
-def _job_of(run: str) -> str:
-    try:
-        return parse_run_id(run).job
-    except ValueError:
-        return ""
 
 
 def _stopped(value: bytes) -> bool:

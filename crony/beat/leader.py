@@ -1,4 +1,4 @@
-"""Leading a shard for one term: one loop that knows, decides and commits, fed by watches and timers.
+"""Leading a shard for one term: one loop that knows, decides and commits, fed by news and timers.
 
 Nobody else touches the book. Each round takes all news, lets every duty do what it can, and sleeps until the next
 due instant or the next news. The loop ends when the term does; whatever it still had under way fails its compares.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
-import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from crony.beat.book import Book
@@ -18,30 +16,32 @@ from crony.beat.clockwatch import ClockWatch
 from crony.beat.commit import Committer, Result, Verdict
 from crony.beat.desk import Desk
 from crony.beat.duties.ages import Ages
-from crony.beat.duties.alerts import Delivery, Losses, Undelivered
-from crony.beat.duties.archiver import Archiver
-from crony.beat.duties.compaction import Compaction
+from crony.beat.duties.alerts import Room as AlertRoom
+from crony.beat.duties.alerts import Undelivered
+from crony.beat.duties.announcing import Announcing
+from crony.beat.duties.compaction import Room
 from crony.beat.duties.failover import Failover
 from crony.beat.duties.firing import Firing
 from crony.beat.duties.inbox import Inbox
-from crony.beat.duties.pruning import IdemPruning, Pruning
+from crony.beat.duties.pruning import Pruning
 from crony.beat.duties.quarantine import Quarantine
-from crony.beat.duties.reconcile import reconciling
-from crony.beat.duties.retention import retention
-from crony.beat.duties.settling import Settling
 from crony.beat.duties.waiting import Waiting
 from crony.beat.duty import Background, Duty
+from crony.beat.feed import Feed, streams
+from crony.beat.household import Household
 from crony.beat.office import Office
 from crony.beat.router import Router
 from crony.clock import Clock
+from crony.domain.shards import Part
 from crony.domain.signing import Sealer, Verifier
 from crony.errors import CronyError, Halted
 from crony.etcd.client import KV, Client
 from crony.etcd.election import Term
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Compare
-from crony.etcd.watch import Event, Watcher
+from crony.etcd.watch import Event
 from crony.lifecycle.move import Lead
+from crony.lifecycle.shards import Sharding
 from crony.settings import Settings
 from crony.store.db import Database
 
@@ -63,35 +63,42 @@ class Leader:
         keys: Keys,
         term: Term,
         *,
+        part: Part,
+        sharding: Sharding,
+        feed: Feed,
         sealer: Sealer,
         webs: Verifier,
         centres: Verifier,
         database: Database | None = None,
     ) -> None:
-        """Ready to lead. Raises `Unavailable` when etcd is away."""
+        """Ready to lead `part`, one of the shards that `sharding` tells of; `feed` is shared with the other leaders of
+        the process. Raises `Unavailable` when etcd is away."""
         self._client, self._keys, self._term = client, keys, term
+        self.part, self._feed = part, feed
         self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._watchers: list[Watcher] = []
+        self._listed_at = 0
         self._revisions: list[int] = []
         self._mark: tuple[int, list[int]] = (0, [])
         """A batch's number, and how far each stream had told when it was the next one."""
         self._faults: dict[str, str] = {}
         self.ready = False
         """It knows everything of the shard and decides."""
-        book = Book(keys)
-        shards = client.get(keys.shards)
-        lead = Lead(keys, term.compare(), shards.mod if shards else 0)
+        book = Book(keys, part)
+        lead = Lead(keys, term.compare(), sharding.seen)
         self._lead = lead
         committer = Committer(client, lead, lambda result: self._events.put(("result", result)))
         desk = Desk(sealer, centres, Router(book, clock.monotonic), client.now)
         self.office = Office(settings, clock, client, keys, book, desk, committer, webs)
         self._clockwatch = ClockWatch(self.office)
-        self._archiver = Archiver(client, lead, database)
-        self._undelivered = Undelivered(client.count(keys.alert("")))
-        # Without a name of its own a centre is known by its host: begun anew there it is not another one.
-        name = settings.centre or socket.gethostname()
-        delivery = Delivery(client, lead, database, self._undelivered, centre=name).background
-        self._settling = Settling(self.office, self._archiver, self._undelivered, delivery, term=term.revision)
+        self._announcing = Announcing(client, lead, part, centre=settings.lasting_centre_name)
+        undelivered = Undelivered(client.count(keys.alert("")))
+        self.household: Household | None = None
+        """What the leader of shard 0 does for all."""
+        if part.first:
+            self.household = Household(self.office, lead, undelivered, database, sealer, term=term.revision)
+            room = self.household.delivery
+        else:
+            room = AlertRoom(client, keys, undelivered).background
         self._duties: list[Duty] = [
             self._clockwatch,
             Firing(self.office),
@@ -99,24 +106,19 @@ class Leader:
             Waiting(self.office),
             Failover(self.office),
             Quarantine(self.office),
-            Losses(self.office, self._undelivered, delivery),
-            Ages(self.office, self._undelivered, delivery),
-            self._settling,
+            Ages(self.office, undelivered, room),
             Pruning(self.office),
         ]
+        self._background: list[Background] = [
+            room,
+            self._announcing.background,
+            Room(client, self.office.holds).background,
+        ]
+        if self.household is not None:
+            self._duties += self.household.duties
+            self._background += self.household.background
         self._turn = 0
         self._report_at = clock.monotonic() + REPORT_EVERY
-        self._background: list[Background] = [
-            self._archiver.background,
-            delivery,
-            Compaction(client, self.office.holds).background,
-            IdemPruning(client, keys, lead).background,
-        ]
-        self.reconcile: Background | None = None
-        if database is not None:
-            self._background.append(retention(database, clock, settings.retention_days))
-            self.reconcile = reconciling(database, client, keys, sealer)
-            self._background.append(self.reconcile)
 
     def lead(self, stop: threading.Event) -> None:
         """Until `stop` is set or the term is lost. Raises `Unavailable`, `Unknown` or `Halted` when it cannot begin."""
@@ -144,6 +146,10 @@ class Leader:
         """Whether nothing may be dispatched now."""
         return bool(self.office.holds) or self.office.book.stopped
 
+    def hand_over(self) -> None:
+        """Say that the next leader of the shard follows by agreement, and is no news. Raises as the client."""
+        self._announcing.hand_over()
+
     def compares(self) -> list[Compare]:
         """What whoever dispatches for this leader beside its loop has to compare: the term, and the stop switch."""
         return self._lead.compares(self.office.book.seen(self._keys.control))
@@ -152,7 +158,7 @@ class Leader:
         now = self.office.mono()
         if now >= self._report_at:
             self._report_at = now + REPORT_EVERY
-            log.info("status: %s", self.status())
+            log.info("status of shard %d: %s", self.part.number, self.status())
 
     def status(self) -> dict[str, Any]:
         """What it does and what it cannot do right now, for logs and people."""
@@ -167,8 +173,7 @@ class Leader:
             "waiting": len(book.waits),
             "queued": len(book.queued),
             "nodes": sorted(book.nodes),
-            "archive_backlog": self._archiver.backlog,
-            "alerts_undelivered": self._undelivered.count,
+            **(self.household.status() if self.household is not None else {}),
             "counts": dict(office.counts),
         }
 
@@ -183,7 +188,8 @@ class Leader:
         self._turn = (self._turn + 1) % len(self._duties)
         wishes = [self._work(duty) for duty in self._duties[self._turn :] + self._duties[: self._turn]]
         self._forget()
-        self._settling.stream_revision = self._revisions[-1]
+        if self.household is not None:
+            self.household.runs_known_to(self._revisions[-1])
         sleep = min([LONGEST_SLEEP, *(wish for wish in wishes if wish is not None)])
         self._take(sleep)
 
@@ -193,7 +199,7 @@ class Leader:
         committer, (number, revisions) = self.office.committer, self._mark
         if committer.oldest < number:
             return
-        (_, first), (_, second), _ = self._ranges()
+        (_, first), (_, second), _ = streams(self._keys)
         self.office.book.forget(lambda key: revisions[0 if key < first else 1 if key < second else 2])
         self._mark = committer.lined_up, list(self._revisions)
 
@@ -229,6 +235,8 @@ class Leader:
     def _happened(self, stream: int, events: list[Event], revision: int) -> None:
         book = self.office.book
         for event in events:
+            if event.mod <= self._listed_at:
+                continue  # the listing has it, or something newer
             if event.kind == "put":
                 book.put(event.key, event.value, event.mod, event.create)
             else:
@@ -236,7 +244,9 @@ class Leader:
         self._revisions[stream] = max(revision, self._revisions[stream])
 
     def _listed(self, stream: int, pairs: list[KV], revision: int) -> None:
-        start, end = self._ranges()[stream]
+        if revision <= self._listed_at:
+            return
+        start, end = streams(self._keys)[stream]
         self.office.book.replace(start, end, ((kv.key, kv.value, kv.mod, kv.create) for kv in pairs), revision)
         self._revisions[stream] = max(revision, self._revisions[stream])
 
@@ -256,8 +266,8 @@ class Leader:
                     book.put(key, value, result.revision, 0 if step.move.seen.get(key) else result.revision)
                 for key in step.move.deletes:
                     book.drop(key, result.revision)
-            if self.office.committer.well() and self.reconcile is not None:
-                self.reconcile.nudge()  # webs could not publish either
+            if self.office.committer.well() and self.household is not None:
+                self.household.etcd_is_back()
         for key, found in result.fresh.items():
             if found is not None:
                 book.put(key, found.value, found.mod, found.create)
@@ -274,45 +284,28 @@ class Leader:
 
     # -- beginning and end ---------------------------------------------------------------------
 
-    def _ranges(self) -> list[tuple[str, str]]:
-        """Three streams. All of `run/` and the sessions in one, so that each transaction on runs is seen whole (E5)."""
-        root = self._keys.root
-        return [
-            (f"{root}cmd/", f"{root}done0"),
-            (f"{root}job/", f"{root}pool0"),
-            (f"{root}run/", f"{root}settled\0"),
-        ]
+    def begin(self, pairs: list[KV]) -> None:
+        """Some of what there was when it joined the feed."""
+        book = self.office.book
+        for kv in pairs:
+            book.put(kv.key, kv.value, kv.mod, kv.create)
+
+    def hear(self, what: str, stream: int, items: list[Any], revision: int) -> None:
+        """News of the feed, for the loop."""
+        self._events.put((what, stream, items, revision))
 
     def _begin(self) -> None:
-        """List everything of the shard at one revision, and watch from the next one on."""
-        book, revision = self.office.book, 0
-        for start, end in self._ranges():
-            page = self._client.list_range(start, end, revision=revision)
-            revision = revision or page.revision
-            for kv in page.kvs:
-                book.put(kv.key, kv.value, kv.mod, kv.create)
-        self._revisions = [revision for _ in self._ranges()]
+        """Everything of the shard at one revision, and from the next one on what happens."""
+        book, revision = self.office.book, self._feed.join(self)
+        self._listed_at = revision
+        self._revisions = [revision for _ in streams(self._keys)]
         self._mark = self.office.committer.lined_up, list(self._revisions)
-        for stream, (start, end) in enumerate(self._ranges()):
-            watcher = Watcher(
-                self._client,
-                start,
-                end,
-                on_snapshot=self._tell("snapshot", stream),
-                on_events=self._tell("events", stream),
-                from_revision=revision + 1,
-                name=f"crony-beat-watch-{stream}",
-            )
-            self._watchers.append(watcher)
-            watcher.start()
         for duty in self._background:
             duty.start()
         self.ready = True
-        log.info("leading with %d jobs, %d waiting and %d queued runs, %d nodes, from revision %d",
-                 len(book.jobs), len(book.waits), len(book.queued), len(book.nodes), revision)  # fmt: skip
-
-    def _tell(self, what: str, stream: int) -> Callable[[list[Any], int], None]:
-        return lambda items, revision: self._events.put((what, stream, items, revision))
+        sizes = len(book.jobs), len(book.waits), len(book.queued), len(book.nodes)
+        log.info("leading shard %d with %d jobs, %d waiting and %d queued runs, %d nodes, from revision %d",
+                 self.part.number, *sizes, revision)  # fmt: skip
 
     def _end(self) -> None:
         """Stop first, then clean up: no last write (rule 7)."""
@@ -322,20 +315,19 @@ class Leader:
             self.office.committer.close(0.3)
         self._term.resign()
         self.office.committer.close(0.0)
-        for watcher in self._watchers:
-            watcher.stop(0.2)
+        self._feed.leave(self)
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.office.counts.items()))
         log.info("term %d is over: %s", self._term.revision, counts or "nothing happened in it")
 
     def _list_runs_anew(self) -> bool:
         """After a late surprise the book may lack a run; a listing cannot. False: etcd is away, decide nothing."""
-        start, end = self._ranges()[-1]
+        start, end = streams(self._keys)[-1]
         try:
-            page = self._client.list_range(start, end)
+            runs, revision = self._feed.runs_of(self.part)
         except CronyError as error:
             log.warning("the runs cannot be listed anew: %s", error)
             return False
-        log.warning("an unanswered transaction arrived late; the runs were listed anew at revision %d", page.revision)
-        self.office.book.replace(start, end, ((kv.key, kv.value, kv.mod, kv.create) for kv in page.kvs), page.revision)
+        log.warning("an unanswered transaction arrived late; the runs were listed anew at revision %d", revision)
+        self.office.book.replace(start, end, ((kv.key, kv.value, kv.mod, kv.create) for kv in runs), revision)
         self.office.book.news.doubt = False
         return True

@@ -21,6 +21,8 @@ COMMANDS = {
     "calendar": ("crony.cli.calendar:calendar", "calendars: list, show, apply, delete"),
     "alert": ("crony.cli.alert:alert", "alerts: list"),
     "queue": ("crony.cli.queue:queue", "Celery queues and dead letters: list, show, purge, dead, requeue, drop"),
+    "status": ("crony.cli.status:status", "who leads, which centres and nodes run, what is under way"),
+    "shards": ("crony.cli.status:shards", "who leads which shard; change their number"),
     "stop": ("crony.cli.control:stop", "hand out no work any more, on the whole platform"),
     "go": ("crony.cli.control:go", "hand out work again after `crony stop`"),
     "import": ("crony.cli.importer:importer", "jobs from a crontab"),

@@ -62,6 +62,7 @@ def commands(
         "CRONY_DATABASE_URL": place.database_url,
         "CRONY_STATE_DIR": str(folder.make("state")),
         "CRONY_RETENTION_DAYS": str(settings.retention_days),
+        "CRONY_SHARDS": str(settings.shards),
     }
     node = {
         **common,

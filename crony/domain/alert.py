@@ -12,6 +12,7 @@ from typing import Any
 
 from crony.domain.outcome import Kind
 from crony.domain.run import Record, UnknownRecord
+from crony.domain.shards import Part
 
 MOST_UNDELIVERED = 10_000
 """Most alerts kept in etcd for a database that is away; further ones are counted in one alert of their own."""
@@ -118,13 +119,14 @@ def node_lost(incarnation: str, node: str, at: float) -> Alert:
     )
 
 
-def leader_changed(shard: int, term: int, centre: str, before: str, at: float) -> Alert:
-    """Another centre than before leads."""
+def leader_changed(part: Part, term: int, centre: str, before: str, at: float) -> Alert:
+    """Another centre than before leads a shard."""
+    leads = "leads" if part.of == 1 else f"leads shard {part.number}"
     return Alert(
-        f"{AlertKind.LEADER_CHANGED}.{shard}.{term}",
+        f"{AlertKind.LEADER_CHANGED}.{part.number}.{term}",
         AlertKind.LEADER_CHANGED.value,
         at,
-        reason=f"{centre} leads now, before it {before} did",
+        reason=f"{centre} {leads} now, before it {before} did",
     )
 
 

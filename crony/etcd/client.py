@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
@@ -111,27 +111,34 @@ class Client:
 
     def list_range(self, start: str, end: str | None, *, revision: int = 0, keys_only: bool = False) -> Page:
         """As `list`, for a range. A listing overtaken by compaction starts again, unless `revision` was given."""
-        limit = _PAGE
         while True:
             kvs: list[KV] = []
-            at, key = revision, start
+            at = revision
             try:
-                while True:
-                    try:
-                        part = self.range(key, end, limit=limit, revision=at, keys_only=keys_only)
-                    except BadRequest as error:
-                        if "larger than max" not in error.what or limit == 1:
-                            raise
-                        limit = max(1, limit // 8)
-                        continue
-                    at = at or part.revision
+                for part in self.pages(start, end, revision=revision, keys_only=keys_only):
+                    at = part.revision
                     kvs += part.kvs
-                    if not part.more or not part.kvs:
-                        return Page(kvs, at, len(kvs), False)
-                    key = part.kvs[-1].key + "\0"
+                return Page(kvs, at, len(kvs), False)
             except Compacted:
                 if revision:
                     raise
+
+    def pages(self, start: str, end: str | None, *, revision: int = 0, keys_only: bool = False) -> Iterator[Page]:
+        """As `list_range`, page by page, all of one revision, which each of them bears. Raises `Compacted` too."""
+        limit, at, key = _PAGE, revision, start
+        while True:
+            try:
+                part = self.range(key, end, limit=limit, revision=at, keys_only=keys_only)
+            except BadRequest as error:
+                if "larger than max" not in error.what or limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            at = at or part.revision
+            yield Page(part.kvs, at, part.count, part.more)
+            if not part.more or not part.kvs:
+                return
+            key = part.kvs[-1].key + "\0"
 
     def count(self, prefix: str) -> int:
         """How many keys lie under `prefix`."""

@@ -26,6 +26,7 @@ from crony.etcd.wire import KV
 log = logging.getLogger("crony.etcd.election")
 
 _LOOK = 2.0
+_SOON = 0.1
 
 
 class Term:
@@ -127,19 +128,23 @@ class Term:
 class Election:
     """Candidacy for one shard."""
 
-    def __init__(self, client: Client, keys: Keys, shard: int, name: str, ttl: float) -> None:
-        """`name`: how people know this centre; `ttl`: seconds after which a silent leader is replaced."""
+    def __init__(self, client: Client, keys: Keys, shard: int, name: str, ttl: float, *, centre: str = "") -> None:
+        """`name`: how people know this centre; `ttl`: seconds after which a silent leader is replaced; `centre`: which
+        process it is."""
         self._client = client
         self.key = keys.leader(shard)
-        self.name, self.ttl = name, ttl
+        self.name, self.ttl, self._centre = name, ttl, centre
 
     def leader(self) -> str | None:
         """Name of the current leader, or None."""
         pair = self._client.get(self.key)
         return None if pair is None else _name(pair)
 
-    def campaign(self, stop: threading.Event) -> Term | None:
-        """Waits until elected, through outages of etcd; None when `stop` is set. Raises `Halted` and `AuthFailed`."""
+    def campaign(self, stop: threading.Event, ready: Callable[[], bool] | None = None) -> Term | None:
+        """Waits until elected, through outages of etcd; None when `stop` is set. Raises `Halted` and `AuthFailed`.
+
+        `ready` is asked before each attempt: False leaves the lead to others for now.
+        """
         contest = _Contest()
         watch = Watcher(
             self._client,
@@ -154,6 +159,9 @@ class Election:
         failures = 0
         try:
             while not stop.is_set():
+                if ready is not None and not ready():
+                    contest.wait_free(stop, _SOON)
+                    continue
                 try:
                     term = self._try()
                     if term is not None:
@@ -186,7 +194,7 @@ class Election:
             return None
         nonce = secrets.token_hex(12)
         lease = Lease.grant(self._client, self.ttl, timeout=min(self._client.timeout, self.ttl / 2))
-        value = json.dumps({"name": self.name, "nonce": nonce}).encode()
+        value = json.dumps({"name": self.name, "centre": self._centre, "nonce": nonce}).encode()
         won = False
         try:
             # A lost answer is settled by reading: the nonce is ours alone.

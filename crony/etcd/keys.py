@@ -69,9 +69,18 @@ class Keys:
         return f"{self.root}done/{job}"
 
     @property
+    def beat(self) -> str:
+        """Prefix of what the centres say of themselves: shards, leaders, who runs."""
+        return f"{self.root}beat/"
+
+    @property
     def shards(self) -> str:
         """Number of shards."""
         return f"{self.root}beat/shards"
+
+    def centre(self, incarnation: str) -> str:
+        """A centre that runs, leading or not (leased)."""
+        return f"{self.root}beat/centre/{incarnation}"
 
     def leader(self, shard: int) -> str:
         """The leader of a shard (leased)."""

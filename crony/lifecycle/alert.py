@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from crony.domain.alert import Alert, leader_changed
 from crony.domain.run import Record
+from crony.domain.shards import Part
 from crony.etcd.keys import Keys
 from crony.lifecycle.move import Move
 
@@ -20,6 +21,8 @@ class LastLeader(Record):
 
     name: str
     term: int
+    handed_over: bool = False
+    """It gave the shard to another centre by agreement: that one's lead is no news."""
 
 
 def tell(keys: Keys, alert: Alert, *, gone: str = "", seen: Mapping[str, int] | None = None) -> Move:
@@ -30,15 +33,22 @@ def tell(keys: Keys, alert: Alert, *, gone: str = "", seen: Mapping[str, int] | 
 
 
 def take_the_lead(
-    keys: Keys, shard: int, *, name: str, term: int, before: LastLeader | None, before_seen: int, at: float
+    keys: Keys, part: Part, *, name: str, term: int, before: LastLeader | None, before_seen: int, at: float
 ) -> Move:
-    """Note who leads; when another centre did before, put the alert about it. The very first leader changes nothing."""
-    last = keys.last_leader(shard)
+    """Note who leads; when another centre did before, put the alert about it. The very first leader changes nothing,
+    nor does one that was given the shard."""
+    last = keys.last_leader(part.number)
     puts = {last: LastLeader(name, term).encode()}
-    if before is not None and before.name != name:
-        alert = leader_changed(shard, term, name, before.name, at)
+    if before is not None and before.name != name and not before.handed_over:
+        alert = leader_changed(part, term, name, before.name, at)
         puts[keys.alert(alert.id)] = alert.encode()
     return Move({last: before_seen}, puts=puts, proof=last)
+
+
+def handed_over(keys: Keys, part: Part, last: LastLeader, *, seen: int) -> Move:
+    """Note that the leader, which noted itself at revision `seen`, gives the shard to another centre."""
+    key = keys.last_leader(part.number)
+    return Move({key: seen}, puts={key: last.encode()}, proof=key)
 
 
 def sent(delivered: Mapping[str, int]) -> Move:

@@ -1,8 +1,7 @@
-"""What etcd says now, read at most once a second for all readers: live runs, fresh outcomes, nodes, queues, leader."""
+"""What etcd says now, read at most once a second for all readers: live runs, fresh outcomes, nodes, queues, centres."""
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,8 @@ from crony.domain.run import UnknownRecord
 from crony.errors import CronyError, Unavailable
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys, decode, prefix_end
+from crony.lifecycle import centres
+from crony.lifecycle.centres import Centres
 from crony.lifecycle.hold import Switch, look
 from crony.lifecycle.look import LiveRun, live_runs
 
@@ -100,7 +101,7 @@ class Live:
         self.nodes: Cached[dict[str, Node]] = Cached(self._read_nodes)
         self.queues: Cached[list[Queue]] = Cached(self._read_queues, 2.0)
         self.switch: Cached[Switch] = Cached(lambda: look(client, keys))
-        self.leader: Cached[dict[str, Any] | None] = Cached(self._read_leader, 2.0)
+        self.centres: Cached[Centres] = Cached(lambda: centres.look(client, keys))
 
     def runs(self) -> list[LiveRun]:
         """Every live run, oldest first."""
@@ -124,7 +125,7 @@ class Live:
 
     def forget(self) -> None:
         """Something was changed through this process: show it at once."""
-        for cached in (self._runs, self.nodes, self.queues, self.switch):
+        for cached in (self._runs, self.nodes, self.queues, self.switch, self.centres):
             cached.forget()
 
     def _read_runs(self) -> tuple[list[LiveRun], dict[str, list[Outcome]]]:
@@ -168,19 +169,6 @@ class Live:
             Queue(name, kind, max(0, messages - claims), claims)
             for (name, kind), (messages, claims) in sorted(counts.items())
         ]
-
-    def _read_leader(self) -> dict[str, Any] | None:
-        found = self.client.get(self.keys.leader(0))
-        if found is None:
-            return None
-        try:
-            facts = json.loads(found.value)
-        except ValueError:
-            facts = None
-        return {
-            **(facts if isinstance(facts, dict) else {"name": found.value.decode(errors="replace")}),
-            "term": found.create,
-        }
 
 
 def _as_away(error: CronyError) -> Unavailable:

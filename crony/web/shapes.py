@@ -8,6 +8,7 @@ from crony.catalog.calendars import CalendarView
 from crony.clock import rfc3339
 from crony.domain.alert import Alert
 from crony.domain.grounds import Grounds
+from crony.lifecycle.centres import Centres, Leading
 from crony.store.accounts import TokenView
 from crony.store.audit import Entry
 from crony.store.runs import AttemptView, SkipView
@@ -200,3 +201,41 @@ def entry(found: Entry) -> dict[str, Any]:
         "detail": found.detail,
         "address": found.address,
     }
+
+
+def leading(found: Leading | None) -> dict[str, Any] | None:
+    """Who leads a shard."""
+    return None if found is None else {"name": found.name, "term": found.term}
+
+
+def centres(found: Centres) -> dict[str, Any]:
+    """The centres that run, and who leads which shard."""
+    sharding = found.sharding
+    count = sharding.count if sharding else None
+    return {
+        "shards": count,
+        "shards_by": sharding.told.by or None if sharding else None,
+        "shards_at": rfc3339(sharding.told.at) if sharding and sharding.told.at else None,
+        "leaders": [
+            {"shard": shard, "centre": told.name if (told := found.leaders.get(shard)) else None,
+             "term": told.term if told else None}
+            for shard in range(count or 0)
+        ],
+        "items": [
+            {
+                "name": facts.name,
+                "incarnation": incarnation,
+                "leads": found.led_by(incarnation),
+                "able": facts.able,
+                "reason": facts.why or None,
+                "clock_skew": facts.skew,
+                "wants_shards": facts.shards or None,
+                "host": facts.host,
+                "pid": facts.pid,
+                "version": facts.version,
+                "since_at": rfc3339(facts.since_at),
+                "seen_at": rfc3339(facts.at),
+            }
+            for incarnation, facts in sorted(found.running.items(), key=lambda pair: (pair[1].name, pair[0]))
+        ],
+    }  # fmt: skip

@@ -22,6 +22,7 @@ from crony.domain.calendar import date_of
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Done, State, UnknownRecord, WaitReason
 from crony.domain.schedule import Schedule, last_fire, next_fire
+from crony.domain.shards import shard_of
 from crony.errors import NotFound
 from crony.store import runs as archive
 from crony.store.runs import SkipView
@@ -297,12 +298,17 @@ def _undecided(web: Web, view: JobView, at: int, facts: dict[str, object], revis
         return answer("undecided", due, (N_("Revision %(n)s is saved and not live yet."), saved))
     if _stopped(web):
         return answer("undecided", due, (N_("Dispatch is stopped for the whole platform."), {}))
-    if web.live.leader() is None:
+    if _shard(web, view.id) in web.live.centres().vacant:
         return answer("undecided", due, (N_("No scheduling centre leads: nothing fires now."), {}))
     if done is None:
         return answer("undecided", due)
     upto: dict[str, object] = {"upto": At(done.upto_at)}
     return answer("undecided", due, (N_("The leader has decided everything up to %(upto)s."), upto))
+
+
+def _shard(web: Web, job: str) -> int:
+    sharding = web.live.centres().sharding
+    return shard_of(job, sharding.count) if sharding is not None else 0
 
 
 def _done(web: Web, job: str) -> Done | None:

@@ -79,6 +79,10 @@ SAID = (
         r"(?P<name>[^;]+) leads now, before it (?P<before>[^;]+) did",
         N_("%(name)s leads now, before it %(before)s did"),
     ),
+    (
+        r"(?P<name>[^;]+) leads shard (?P<n>\d+) now, before it (?P<before>[^;]+) did",
+        N_("%(name)s leads shard %(n)s now, before it %(before)s did"),
+    ),
     (r"more than (?P<n>\d+) waited for the database", N_("more than %(n)s waited for the database")),
     (r"it has waited for (?P<n>\d+) min", N_("it has waited for %(n)s min")),
     (r"no node fits", N_("no node fits")),

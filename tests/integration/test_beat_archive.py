@@ -108,7 +108,7 @@ def test_the_catalogue_is_reconciled_at_start(place: Stage, database: Database) 
 
 def test_compaction_follows_a_minute_behind(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "EVERY", 0.2)
-    made = compaction.Compaction(place.client, Holds())
+    made = compaction.Compaction(place.client)
     place.client.put(place.keys.control, b"{}")
     old = place.client.revision
     made._work()
@@ -125,7 +125,7 @@ def test_compaction_follows_a_minute_behind(place: Stage, monkeypatch: pytest.Mo
 
 def test_a_full_etcd_holds_fires(place: Stage) -> None:
     holds = Holds()
-    made = compaction.Compaction(place.client, holds)
+    made = compaction.Room(place.client, holds)
     made._watch_room(72, 100)
     assert "72%" in holds.reasons["room"]
     made._watch_room(67, 100)

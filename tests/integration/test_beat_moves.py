@@ -11,6 +11,7 @@ from crony.domain import ids
 from crony.domain.alert import node_lost
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done, Envelope, Request, Wait
+from crony.domain.shards import Part
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.etcd.txn import create
@@ -120,7 +121,7 @@ MOVES: dict[str, Callable[[World], Move]] = {
     "tell": lambda w: tell(w.keys, ALERT, gone="gone"),
     "tell of a wait": lambda w: tell(w.keys, ALERT, seen={w.keys.run_wait(RUN): w.at[w.keys.run_wait(RUN)]}),
     "take the lead": lambda w: take_the_lead(
-        w.keys, 0, name="two", term=9, before=LastLeader("one", 5), before_seen=w.at[w.keys.last_leader(0)], at=1.0
+        w.keys, Part(), name="two", term=9, before=LastLeader("one", 5), before_seen=w.at[w.keys.last_leader(0)], at=1.0
     ),
     "alerts sent": lambda w: sent({w.keys.alert("old"): w.at[w.keys.alert("old")]}),
     "archive": lambda w: archive({w.keys.out(RUN, 9): w.at[w.keys.out(RUN, 9)]}),

@@ -12,6 +12,7 @@ from crony.domain import alert as alerts
 from crony.domain.alert import Alert
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Record
+from crony.domain.shards import Part
 from crony.etcd.keys import Keys
 from crony.lifecycle.alert import LastLeader, take_the_lead
 from crony.lifecycle.settle import MOST_ALERTS, Position, consequences, settle
@@ -90,10 +91,11 @@ def test_an_attempt_and_the_end_of_one_run_are_one_alert() -> None:
 
 def test_who_leads_is_noted_and_only_a_change_is_told() -> None:
     def puts(before: LastLeader | None) -> set[str]:
-        return set(take_the_lead(KEYS, 0, name="b", term=9, before=before, before_seen=3, at=1.0).puts)
+        return set(take_the_lead(KEYS, Part(), name="b", term=9, before=before, before_seen=3, at=1.0).puts)
 
     assert puts(None) == puts(LastLeader("b", 5)) == {KEYS.last_leader(0)}
     assert puts(LastLeader("a", 5)) == {KEYS.last_leader(0), KEYS.alert("leader_changed.0.9")}
+    assert puts(LastLeader("a", 5, handed_over=True)) == {KEYS.last_leader(0)}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_sentences() -> None:
     assert failed.sentence() == "run r of job billing/close-day ended as timed out: too slow"
     assert replace(failed, outcome="failed", reason="").sentence() == "run r of job billing/close-day failed"
     assert alerts.node_lost("i", "n1", 0.0).sentence().startswith("node n1 is lost")
-    assert "two leads now, before it one did" in alerts.leader_changed(0, 5, "two", "one", 0.0).sentence()
+    assert "two leads now, before it one did" in alerts.leader_changed(Part(), 5, "two", "one", 0.0).sentence()
     waits = alerts.queue_age("r", "j", "a/b", 0.0, 900.0, "no node fits; no node is alive", "")
     assert (
         waits.sentence() == "run r of job a/b has not begun: it has waited for 15 min; no node fits; no node is alive"

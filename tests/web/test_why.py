@@ -140,7 +140,7 @@ def test_it_was_due_and_is_not_decided(web: Web, view: JobView, ask: Ask) -> Non
     found = ask(DUE)
     assert found["verdict"] == "undecided" and "No scheduling centre leads" in found["sentence"]
     web.client.put(web.keys.leader(0), b'{"name": "c1"}')
-    web.live.leader.forget()
+    web.live.centres.forget()
     assert "The leader has decided everything up to" in ask(DUE)["sentence"]
     web.client.put(web.keys.control, json.dumps({"stop": True}).encode())
     assert "stopped for the whole platform" in ask(DUE)["sentence"]

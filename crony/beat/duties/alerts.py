@@ -1,4 +1,4 @@
-"""Alerts: a lost node and a changed leader are put down, and every alert is delivered to the database (21).
+"""Alerts: a lost node is put down, and every alert is delivered to the database (21).
 
 The keys are the truth until the database has their rows: with it away they stay, and nothing is lost but what is
 beyond `MOST_UNDELIVERED`, which is counted. A row's id is the alert's, so delivering twice makes one row.
@@ -15,11 +15,9 @@ from crony.beat.duty import Background
 from crony.beat.office import Office
 from crony.domain import alert as alerts
 from crony.domain.alert import Alert, AlertKind
-from crony.domain.run import UnknownRecord
-from crony.errors import CronyError
 from crony.etcd.client import KV, Client
-from crony.etcd.keys import prefix_end
-from crony.lifecycle.alert import LIMIT, LastLeader, sent, take_the_lead, tell
+from crony.etcd.keys import Keys, prefix_end
+from crony.lifecycle.alert import LIMIT, sent, tell
 from crony.lifecycle.move import Lead, transaction
 from crony.store import alerts as store
 from crony.store.db import Database
@@ -27,8 +25,8 @@ from crony.store.db import Database
 log = logging.getLogger("crony.beat")
 
 EVERY = 2.0
-SHARD = 0
-"""Whose leader delivers, and whose leader's change is told."""
+LOOK = 15.0
+"""Seconds between two looks of the leaders that deliver nothing at how many there are."""
 MARGIN = 1.0
 """Seconds beyond the grace before a node counts as lost: its last words come by another stream than its end."""
 REFUSALS = 5
@@ -36,7 +34,7 @@ _INCARNATION = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Undelivered:
-    """How many alerts lie in etcd, as far as this leader knows: it alone puts and deletes them."""
+    """How many alerts lie in etcd, as far as this leader knows: others may put some at the same time."""
 
     def __init__(self, count: int) -> None:
         self._count, self._lock = count, threading.Lock()
@@ -60,6 +58,14 @@ class Undelivered:
         """So many are there."""
         with self._lock:
             self._count = count
+
+
+class Room:
+    """Keeps the leader of a shard that delivers none informed of how many there are."""
+
+    def __init__(self, client: Client, keys: Keys, undelivered: Undelivered) -> None:
+        prefix = keys.alert("")
+        self.background = Background("alert-room", LOOK, lambda: undelivered.listed(client.count(prefix)))
 
 
 class Losses:
@@ -133,19 +139,14 @@ class Losses:
 class Delivery:
     """Writes alerts to the database, then deletes their keys. In a thread of its own: nothing waits for it."""
 
-    def __init__(
-        self, client: Client, lead: Lead, database: Database | None, undelivered: Undelivered, *, centre: str
-    ) -> None:
-        """`centre`: name of the centre that leads."""
+    def __init__(self, client: Client, lead: Lead, database: Database | None, undelivered: Undelivered) -> None:
+        """`database`: None: alerts stay in etcd, and are said in the log."""
         self._client, self._lead, self._database, self._undelivered = client, lead, database, undelivered
-        self._centre, self._announced = centre, False
         self._said: set[str] = set()
         """Alerts logged by this leader that are still in etcd."""
         self.background = Background("alerts", EVERY, self._work)
 
     def _work(self) -> None:
-        if not self._announced:
-            self._announce()
         prefix = self._lead.keys.alert("")
         while not self.background.stopping:
             page = self._client.range(prefix, prefix_end(prefix), limit=LIMIT)
@@ -162,28 +163,6 @@ class Delivery:
             store.write(self._database, [alert for _, alert in found])
             if not self._delete(found):
                 return
-
-    def _announce(self) -> None:
-        """Note that this centre leads, and tell when another one did before."""
-        key = self._lead.keys.last_leader(SHARD)
-        kv = self._client.get(key)
-        before: LastLeader | None = None
-        if kv is not None:
-            try:
-                before = LastLeader.read(kv.value)
-            except UnknownRecord as error:
-                log.error("who led before cannot be told, the record %s is not one: %s", key, error)
-        term = self._lead.term.number
-        if before is not None and before.term == term:
-            self._announced = True
-            return
-        move = take_the_lead(
-            self._lead.keys, SHARD, name=self._centre, term=term, before=before,
-            before_seen=kv.mod if kv else 0, at=self._client.now(),
-        )  # fmt: skip
-        if not self._client.txn(transaction(self._lead, [move])).succeeded:
-            raise CronyError("who leads could not be noted", why="another centre leads, or wrote it just now")
-        self._announced = True
 
     def _say(self, kv: KV, alert: Alert) -> None:
         """One line for each alert, also while the database is away. A leader that takes over may say it again."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from collections.abc import Callable
 
 from crony.beat.duty import Background
 from crony.beat.office import Holds
 from crony.etcd.client import Client
 from crony.etcd.errors import AuthFailed
-
-log = logging.getLogger("crony.beat")
 
 EVERY = 60.0
 QUOTA = 2 * 1024**3
@@ -22,25 +20,12 @@ FULL = 0.70
 class Compaction:
     """Compacts, every minute, to the revision that was current a minute before that."""
 
-    def __init__(self, client: Client, holds: Holds) -> None:
-        self._client, self._holds = client, holds
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._before: tuple[float, int] | None = None
-        self.background = Background("compaction", EVERY / 4, self._work)
+        self.background = Background("compaction", EVERY / 4, lambda: _as_root(self._work))
 
     def _work(self) -> None:
-        try:
-            self._upkeep()
-        except AuthFailed as error:
-            raise AuthFailed(
-                "this etcd lets only the root role compact and see how full it is",
-                why=error.why,
-                hint="grant it to the centre's user, or start etcd with --auto-compaction-mode=periodic "
-                "--auto-compaction-retention=5m and watch its room with `crony doctor` as root",
-            ) from None
-
-    def _upkeep(self) -> None:
-        status = self._client.status()
-        self._watch_room(status.db_in_use, status.quota or QUOTA)
         now = time.monotonic()
         if self._before is None:
             self._before = now, self._client.revision
@@ -48,6 +33,18 @@ class Compaction:
             if self._before[1] > 0:
                 self._client.compact(self._before[1])
             self._before = now, self._client.revision
+
+
+class Room:
+    """Holds the fires of one leader while etcd is nearly full."""
+
+    def __init__(self, client: Client, holds: Holds) -> None:
+        self._client, self._holds = client, holds
+        self.background = Background("room", EVERY / 4, lambda: _as_root(self._work))
+
+    def _work(self) -> None:
+        status = self._client.status()
+        self._watch_room(status.db_in_use, status.quota or QUOTA)
 
     def _watch_room(self, used: int, quota: int) -> None:
         share = used / quota
@@ -59,3 +56,15 @@ class Compaction:
             )
         elif share < FULL - 0.05:
             self._holds.clear("room")
+
+
+def _as_root(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except AuthFailed as error:
+        raise AuthFailed(
+            "this etcd lets only the root role compact and see how full it is",
+            why=error.why,
+            hint="grant it to the centre's user, or start etcd with --auto-compaction-mode=periodic "
+            "--auto-compaction-retention=5m and watch its room with `crony doctor` as root",
+        ) from None

@@ -36,6 +36,7 @@ def readyz(web: TheWeb, request: Request, verbose: Annotated[str | None, Query(m
             f"etcd: {health.etcd or 'there'}",
             *([f"etcd version: {health.etcd_facts.version}"] if health.etcd_facts else []),
             *_stopped(web),
+            *_leaders(web),
             f"database: {health.database or f'there ({health.database_ms:.1f} ms)'}",
         ]
     return Response("\n".join(lines) + "\n", 503 if health.away else 200, media_type="text/plain")
@@ -49,6 +50,22 @@ def _stopped(web: Web) -> list[str]:
         return []
     reason = f": {switch.reason}" if switch.reason else ""
     return [f"dispatch: stopped by {switch.by or '?'} at {rfc3339(switch.at)}{reason}"] if switch.stop else []
+
+
+def _leaders(web: Web) -> list[str]:
+    """A line for each shard, and one for each centre that may not lead."""
+    try:
+        centres = web.live.centres()
+    except CronyError:
+        return []
+    if centres.sharding is None:
+        return ["shards: their number cannot be read, and nobody leads; try `crony shards N`"]
+    names = {shard: told.name for shard, told in centres.leaders.items()}
+    lines = [f"shard {shard}: {names.get(shard, 'nobody leads')}" for shard in range(centres.sharding.count)]
+    return [
+        *lines,
+        *(f"centre {each.name}: does not lead, {each.why}" for each in centres.running.values() if each.why),
+    ]
 
 
 @router.get("/version", dependencies=[Depends(ANYBODY)])
@@ -102,7 +119,14 @@ def _live(web: Web, registry: CollectorRegistry) -> None:
     for run in web.live.runs():
         runs.labels(str(run.state)).inc()
     Gauge("crony_stopped", "Whether the stop switch is set", registry=registry).set(web.live.switch().stop)
-    Gauge("crony_leader", "Whether a centre leads", registry=registry).set(web.live.leader() is not None)
+    centres = web.live.centres()
+    Gauge("crony_leader", "Whether each shard has a leader", registry=registry).set(not centres.vacant)
+    led = Gauge("crony_shards_led", "Shards that a centre leads", ["centre"], registry=registry)
+    skew = Gauge("crony_centre_clock_skew_seconds", "Clock of a centre minus etcd's", ["centre"], registry=registry)
+    for incarnation, facts in centres.running.items():
+        led.labels(facts.name).set(len(centres.led_by(incarnation)))
+        skew.labels(facts.name).set(facts.skew)
+    Gauge("crony_shards", "Number of shards", registry=registry).set(centres.sharding.count if centres.sharding else 0)
     nodes = Gauge("crony_nodes", "Nodes by state", ["state"], registry=registry)
     for state in ("ready", "cordoned", "draining", "away"):
         nodes.labels(state).set(0)

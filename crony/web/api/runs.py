@@ -79,7 +79,7 @@ def skips(
 
 @router.get("/stats", dependencies=[Depends(VIEWER)])
 def stats(web: TheWeb, hours: Annotated[int, Query(ge=1, le=24 * 31)] = 24) -> dict[str, Any]:
-    """Runs by outcome in the last `hours`, live runs by state, nodes by state, and who leads."""
+    """Runs by outcome in the last `hours`, live runs by state, nodes by state, who leads, shards nobody leads."""
     now = SYSTEM.wall()
     alive: dict[str, int] = {}
     for run in web.live.runs():
@@ -92,7 +92,8 @@ def stats(web: TheWeb, hours: Annotated[int, Query(ge=1, le=24 * 31)] = 24) -> d
         "outcomes": archive.counts(web.db, since=now - hours * 3600),
         "live": alive,
         "nodes": nodes,
-        "leader": web.live.leader(),
+        "leader": shapes.leading(web.live.centres().leaders.get(0)),
+        "shards_vacant": web.live.centres().vacant,
     }
 
 

@@ -22,9 +22,9 @@ router = APIRouter()
 def page(web: TheWeb, request: Request) -> Response:
     """Every node with its load and what people set for it."""
     away: list[Unavailable] = []
-    nodes, leader, gone = [], None, []
+    nodes, centres, gone = [], None, []
     try:
-        nodes, leader = list(web.live.nodes().values()), web.live.leader()
+        nodes, centres = list(web.live.nodes().values()), web.live.centres()
     except Unavailable as error:
         away.append(error)
     try:
@@ -33,7 +33,7 @@ def page(web: TheWeb, request: Request) -> Response:
     except Unavailable as error:
         away.append(error)
     return web.render.page(
-        request, "nodes.html", away=away, section="nodes", nodes=nodes, gone=gone, leader=leader,
+        request, "nodes.html", away=away, section="nodes", nodes=nodes, gone=gone, centres=centres,
         address=str(request.base_url).rstrip("/"), endpoints=",".join(web.settings.etcd_endpoints),
     )  # fmt: skip
 
