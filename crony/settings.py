@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -19,6 +20,10 @@ from crony.errors import Invalid
 _FOREIGN = frozenset({"CRONY_RUN_ID", "CRONY_JOB", "CRONY_ATTEMPT", "CRONY_FIRE_TIME", "CRONY_NAME", "CRONY_FENCE"})
 _FOREIGN_PREFIXES = ("CRONY_PARAM_", "CRONY_TEST_", "CRONY_CALLBACK")
 """Facts and parameters of a run that a job's own environment carries; not settings."""
+
+
+QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+"""What a shared queue may be called."""
 
 
 def _text(value: str) -> str:
@@ -84,6 +89,9 @@ class Settings:
     node_ttl: float = _setting(float, 10.0, "lease of a node, seconds")
     node_weight: int = _setting(int, 100, "share of work this node asks for (0-1000)")
     node_labels: tuple[tuple[str, str], ...] = _setting(_labels, (), "labels of this node: key=value,…")
+    node_queues: tuple[str, ...] = _setting(
+        _items, ("any",), "shared queues this node takes from, with commas; empty: none"
+    )
     grace: float = _setting(float, 5.0, "how long a lost node may come back and keep its started work, seconds")
     shell: bool = _setting(_flag, False, "this node runs shell jobs")
     spool_dir: str = _setting(_text, "", "where a node keeps output until the web has it")
@@ -106,6 +114,12 @@ class Settings:
             raise Invalid("CRONY_GRACE", "must be at least 0 and less than twice CRONY_NODE_TTL")
         if not 0 <= self.node_weight <= 1000:
             raise Invalid("CRONY_NODE_WEIGHT", "must be between 0 and 1000")
+        if self.node.startswith("@"):
+            raise Invalid("CRONY_NODE", "begins with @, which marks shared queues", hint="choose another name")
+        for name in self.node_queues:
+            if not QUEUE_NAME.fullmatch(name):
+                hint = "use letters, digits, _ and -, at most 63, with commas between names"
+                raise Invalid("CRONY_NODE_QUEUES", f"{name!r} is not the name of a queue", hint=hint)
         if not self.etcd_endpoints or len(set(self.etcd_endpoints)) != len(self.etcd_endpoints):
             raise Invalid("CRONY_ETCD_ENDPOINTS", "must name each etcd member once")
         if any(len(secret) < 32 for secret in self.call_secrets):

@@ -18,6 +18,7 @@ from crony.beat.load import Load
 from crony.beat.sorting import job_of
 from crony.domain.ids import parse_run_id, place_ident
 from crony.domain.node import NodeControl, NodeFacts
+from crony.domain.queues import node_of, own
 from crony.domain.run import Claim, Done, Record, Request, UnknownRecord, Wait, WaitReason
 from crony.domain.shards import Part
 from crony.etcd.keys import Keys, decode
@@ -239,8 +240,9 @@ class Book:
                 self._others.discard(key)
                 self.load.left(decode(queue))
             case ["run", "q", queue, "m", place]:
-                if self.queued.pop((decode(queue), place), None) is not None:
-                    self.load.left(decode(queue))
+                gone = self.queued.pop((decode(queue), place), None)
+                if gone is not None and gone.counted:
+                    self.load.left(gone.counted)
                 run = place_ident(place)
                 if self.places.get(run) == (decode(queue), place):
                     del self.places[run]
@@ -250,6 +252,7 @@ class Book:
                 item = self.queued.get((decode(queue), place))
                 if item is not None:
                     item.claim, item.claim_seen = None, 0
+                    self._weigh(item)
                     self.news.queues = True
             case ["run", "acc", run]:
                 self.accepted.pop(run, None)
@@ -347,10 +350,12 @@ class Book:
     def _put_message(self, queue: str, place: str, value: bytes, revision: int) -> None:
         run, where = place_ident(place), (queue, place)
         self._enter(run, where not in self.queued)
-        if where not in self.queued:
-            self.load.came(run, queue)
+        before = self.queued.get(where)
         claim, claim_seen = self._claims.get(where, (None, 0))
-        self.queued[where] = Queued(run, queue, place, value, revision, claim, claim_seen)
+        item = Queued(run, queue, place, value, revision, claim, claim_seen)
+        item.counted = before.counted if before else ""
+        self.queued[where] = item
+        self._weigh(item)
         self.places[run] = where
 
     def _put_claim(self, where: tuple[str, str], value: bytes, revision: int) -> None:
@@ -361,8 +366,20 @@ class Book:
         item = self.queued.get(where)
         if item is not None:
             item.claim, item.claim_seen = claim, revision
+            self._weigh(item)
             if not claim.incarnation:
                 self.news.queues = True
+
+    def _weigh(self, item: Queued) -> None:
+        """Count it as work of its node: of who holds it, where it lies in a shared queue."""
+        node = node_of(item.queue) or item.node
+        where = own(node) if node else ""
+        if where != item.counted:
+            if item.counted:
+                self.load.left(item.counted)
+            if where:
+                self.load.came(item.run, where)
+            item.counted = where
 
     def _put_node(self, node: str, value: bytes, revision: int) -> None:
         facts = _read(NodeFacts, value)
@@ -381,14 +398,18 @@ class Book:
 
 
 def _ability(facts: NodeFacts) -> tuple[object, ...]:
-    return facts.incarnation, facts.queue, facts.weight, facts.capacity, facts.labels, facts.kinds, facts.draining
+    what = facts.weight, facts.capacity, facts.labels, facts.kinds, facts.queues
+    return facts.incarnation, facts.queue, facts.draining, *what
 
 
 def _sound(facts: NodeFacts) -> bool:
     """Whether the parts that are computed with are what they should be: a node may write anything."""
     return (
         all(isinstance(text, str) for text in (facts.name, facts.incarnation, facts.queue, *facts.kinds))
-        and facts.queue == f"run.{facts.name}"
+        and facts.queue == own(facts.name)
+        and not facts.name.startswith("@")
+        and isinstance(facts.queues, list)
+        and all(isinstance(name, str) for name in facts.queues)
         and type(facts.weight) is int
         and type(facts.capacity) is int
         and isinstance(facts.labels, dict)

@@ -9,6 +9,7 @@ from crony.beat.router import Router
 from crony.domain import ids
 from crony.domain.job import Retry
 from crony.domain.livejob import LiveJob
+from crony.domain.queues import Shared
 from crony.domain.run import Envelope, Request, Wait
 from crony.domain.signing import Sealer, Verifier
 from crony.lifecycle.end import PATIENCE
@@ -52,6 +53,7 @@ class Desk:
             node=job.routing.node,
             exclude=list(job.routing.exclude),
             strategy=job.routing.strategy,
+            shared=job.routing.queue or "",
             key=job.routing.key,
             overlap=job.overlap,
             delivery=job.delivery,
@@ -93,7 +95,7 @@ class Desk:
         return replace(envelope, **changes)  # type: ignore[arg-type]
 
     def address(self, envelope: Envelope, avoid: Collection[str] = ()) -> Dispatch | None:
-        """The attempt sealed for the best node, at its place in that node's queue; None: nobody fits."""
+        """The attempt sealed for the best node (or the shared queue), at its place in the queue; None: nobody fits."""
         route = self._router.route(envelope, avoid)
         if route is None:
             return None
@@ -122,6 +124,10 @@ class Desk:
     def why_nobody(self, envelope: Envelope) -> str:
         """Why `address` found nobody."""
         return self._router.explain(envelope)
+
+    def taken(self, queue: Shared) -> bool:
+        """Whether any node takes from this shared queue now."""
+        return self._router.takers(queue.name, queue.kind) > 0
 
     def _next(self) -> int:
         """Microseconds by etcd's clock, strictly rising."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from crony.domain import ids
 from crony.domain.livejob import LiveJob
 from crony.domain.node import NodeFacts
+from crony.domain.queues import node_of
 from crony.domain.run import Claim, Done, Request, Wait
 from crony.domain.signing import BadSeal, Verifier, peek
 from crony.transport_etcd import message as wire
@@ -121,6 +122,8 @@ class Queued:
     claim_seen: int = 0
     busy: bool = False
     rest_until: float = 0.0
+    counted: str = ""
+    """The queue of the node for which it counts as work."""
     _envelope: str | None = None
     _target: str | None = None
 
@@ -128,6 +131,11 @@ class Queued:
     def holder(self) -> str:
         """Incarnation that holds it; empty when nobody does."""
         return self.claim.incarnation if self.claim else ""
+
+    @property
+    def node(self) -> str:
+        """Node that holds it, or whose queue it lies in; empty: it lies in a shared queue, and nobody holds it."""
+        return (self.claim.node if self.claim and self.holder else "") or node_of(self.queue)
 
     @property
     def sealed(self) -> str:

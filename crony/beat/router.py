@@ -9,6 +9,8 @@ from random import Random
 
 from crony.beat.book import Book
 from crony.domain.grounds import Grounds, grounds
+from crony.domain.placing import ANY_QUEUE
+from crony.domain.queues import shared
 from crony.domain.routing import Busy, Choice, Strategy, Wheel, draw, least_busy, rendezvous
 from crony.domain.run import Envelope
 
@@ -31,18 +33,22 @@ _LAST = ("not the node asked for", "excluded by the job")
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What an attempt asks of its node."""
+    """What an attempt asks of its node; with `queue`, of those that take from this shared queue."""
 
     kind: str
     labels: tuple[tuple[str, str], ...]
     node: str | None
     exclude: tuple[str, ...]
+    queue: str = ""
 
     @classmethod
     def of(cls, envelope: Envelope) -> Need:
         """The need of an envelope."""
+        kind = str(envelope.action.get("kind", ""))
+        if envelope.strategy == Strategy.ANY:
+            return cls(kind, (), None, (), envelope.shared or ANY_QUEUE)
         return cls(
-            str(envelope.action.get("kind", "")),
+            kind,
             tuple(sorted(envelope.labels.items())),
             envelope.node,
             tuple(envelope.exclude),
@@ -59,7 +65,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The node chosen, the incarnation of it, and why: the line of its `Grounds`."""
+    """The node chosen, the incarnation of it, and why: the line of its `Grounds`. For a shared queue no node."""
 
     node: str
     queue: str
@@ -79,9 +85,15 @@ class Router:
         self._wheel, self._ties = Wheel(), Wheel()
 
     def route(self, envelope: Envelope, avoid: Collection[str] = ()) -> Route | None:
-        """A live, uncordoned, matching node for the attempt, others than `avoid` first; None: nobody fits."""
-        field = self._field(Need.of(envelope))
+        """A live, uncordoned, matching node for the attempt, others than `avoid` first; None: nobody fits.
+
+        With `any` the shared queue, if somebody takes from it; `avoid` then goes for nothing.
+        """
+        need = Need.of(envelope)
+        field = self._field(need)
         strategy = _strategy(envelope)
+        if strategy is Strategy.ANY:
+            return _share(need, field)
         busy = self._busy(field.fits) if strategy is Strategy.LEAST_BUSY else {}
         choice = self._pick(strategy, envelope, field.fits, busy, avoid)
         if choice is None:
@@ -96,6 +108,10 @@ class Router:
         if not any(node.facts.incarnation in self._book.sessions for node in self._book.nodes.values()):
             return "no node is alive"
         return grounds("", "", self._field(Need.of(envelope)).refused).text()
+
+    def takers(self, name: str, kind: str) -> int:
+        """How many nodes take from a shared queue of this name and kind now."""
+        return len(self._field(Need(kind, (), None, (), name)).fits)
 
     # -- choosing ------------------------------------------------------------------------------
 
@@ -152,6 +168,8 @@ class Router:
         weight = facts.weight if control is None or control.weight is None else control.weight
         if need.node is not None and need.node != name:
             return 0, "not the node asked for"
+        if need.queue and need.queue not in facts.queues:
+            return 0, f"does not take from the queue {need.queue}"
         if name in need.exclude:
             return 0, "excluded by the job"
         if facts.incarnation not in self._book.sessions:
@@ -183,6 +201,16 @@ def _said(
             reason = AVOIDED if spared and node in avoid else FULL if busy and busy[node].full else over
             passed.setdefault(reason, []).append(node)
     return grounds(choice.why, strategy, [*passed.items(), *field.refused])
+
+
+def _share(need: Need, field: Field) -> Route | None:
+    """The shared queue: whoever takes from it is free first gets the run."""
+    count = len(field.fits)
+    if not count:
+        return None
+    who = "the only node that takes" if count == 1 else f"the first of {count} nodes to take it"
+    why = grounds(f"{who} from the shared queue {need.queue}", Strategy.ANY, field.refused)
+    return Route("", shared(need.queue, need.kind), "", why.text())
 
 
 def key_of(envelope: Envelope) -> str:

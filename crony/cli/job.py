@@ -58,8 +58,9 @@ def job() -> None:
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Only on nodes with this label; may be repeated.")
 @click.option("--node", metavar="NODE", help="Only on this node.")
 @click.option(
-    "--strategy", metavar="NAME", help="weighted (default), least_busy, random or hash: how a node is chosen."
+    "--strategy", metavar="NAME", help="weighted (default), least_busy, random, hash or any: how a node is chosen."
 )
+@click.option("--queue", metavar="NAME", help="With --strategy any: the shared queue (default any).")
 @click.option("--priority", type=int, metavar="0-9", help="Higher first (default 0).")
 @click.option("--paused", is_flag=True, help="Create it paused.")
 @api_option
@@ -303,6 +304,7 @@ def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
         document["retry"] = {key: value for key, value in retry.items() if value is not None}
     routing = {
         "strategy": given["strategy"],
+        "queue": given["queue"],
         "labels": _pairs(given["labels"], "--label"),
         "node": given["node"],
     }

@@ -20,7 +20,7 @@ from crony.domain.calendar import Calendar
 from crony.domain.check import choice, fields, flag, integer, invisible, join, listing, plain, texts
 from crony.domain.durations import format_duration, parse_duration
 from crony.domain.instants import parse_instant
-from crony.domain.routing import Strategy
+from crony.domain.placing import Routing, parse_routing
 from crony.domain.schedule import Schedule, parse_schedules
 from crony.domain.window import FIELDS as WINDOW
 from crony.errors import Invalid
@@ -43,8 +43,6 @@ DELIVERY = ("at_least_once", "at_most_once")
 ON_NODE_LOSS = ("rerun", "fail", "hold")
 _ID = re.compile(r"[jt][0-9a-z]{20}")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
-_LABEL_VALUE = re.compile(r"[A-Za-z0-9._:/@+-]{1,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +86,6 @@ class Retry:
             "max_delay": self.max_delay,
             "jitter": self.jitter,
             "elsewhere": self.elsewhere,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """Where a job may run."""
-
-    strategy: str = "weighted"
-    labels: tuple[tuple[str, str], ...] = ()
-    """Labels a node must carry, sorted."""
-    node: str | None = None
-    exclude: tuple[str, ...] = ()
-    key: str | None = None
-    """With `hash`: the parameter whose value decides; None: the job's id."""
-
-    def document(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "strategy": self.strategy,
-            "labels": dict(self.labels),
-            "node": self.node,
-            "exclude": list(self.exclude),
-            "key": self.key,
         }
 
 
@@ -217,7 +192,7 @@ def parse(document: Any) -> Job:
         delivery=delivery,
         on_node_loss=_on_node_loss(given, delivery),
         on_cut=choice(_or(given, "on_cut", "continue"), "on_cut", ("continue",), ("stop",)),
-        routing=_routing(given.get("routing")),
+        routing=_shared(parse_routing(given.get("routing"))),
         priority=integer(_or(given, "priority", 0), "priority", 0, 9),
     )
 
@@ -324,46 +299,6 @@ def _misfire(value: Any, field: str = "misfire") -> Misfire:
     return _shared(Misfire(after, policy, within))
 
 
-def _routing(value: Any, field: str = "routing") -> Routing:
-    if value is None:
-        return _ROUTING
-    given = fields(value, field, ("strategy", "labels", "node", "exclude", "key"), ("parts",))
-    strategy = choice(_or(given, "strategy", "weighted"), f"{field}.strategy", tuple(Strategy), ("broadcast", "any"))
-    key = given.get("key")
-    if key is not None and strategy != Strategy.HASH:
-        raise Invalid(f"{field}.key", "belongs to the strategy hash", hint="set strategy: hash, or leave it out")
-    exclude = listing(_or(given, "exclude", []), f"{field}.exclude", 100)
-    node = given.get("node")
-    return _shared(
-        Routing(
-            strategy=strategy,
-            labels=tuple(sorted(parse_labels(given.get("labels"), f"{field}.labels").items())),
-            node=None if node is None else texts(node, f"{field}.node", most=200),
-            exclude=tuple(texts(item, f"{field}.exclude[{i}]", most=200) for i, item in enumerate(exclude)),
-            key=None if key is None else texts(key, f"{field}.key", most=128),
-        )
-    )
-
-
-def parse_labels(value: Any, field: str = "labels") -> dict[str, str]:
-    """Labels as key=value texts. Raises `Invalid` naming `field`."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise Invalid(field, "must be a mapping of texts", hint="write {zone: a}")
-    if len(value) > 32:
-        raise Invalid(field, f"has {len(value)} labels; at most 32", hint="shorten it")
-    for name, text in value.items():
-        path = join(field, str(name))
-        if not isinstance(name, str) or not _LABEL.fullmatch(name):
-            raise Invalid(path, "is not a label name", hint="use letters, digits and . _ / -, at most 63")
-        if not isinstance(text, str) or not _LABEL_VALUE.fullmatch(text):
-            raise Invalid(
-                path, "is not a label value", hint="use text of letters, digits and . _ : / @ + -, at most 63"
-            )
-    return dict(value)
-
-
 def _tags(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
@@ -378,7 +313,7 @@ def _tags(value: Any) -> tuple[str, ...]:
     return tuple(tags)
 
 
-_MISFIRE, _ROUTING, _NO_RETRY = Misfire(), Routing(), Retry()
+_MISFIRE, _NO_RETRY = Misfire(), Retry()
 _SECTIONS: dict[Any, Any] = {}
 T = TypeVar("T", Misfire, Routing, Retry)
 

@@ -25,6 +25,8 @@ class NodeFacts(Record):
     labels: dict[str, str] = field(default_factory=dict)
     kinds: list[str] = field(default_factory=list)
     """Action kinds it runs: shell only when its own switch allows it."""
+    queues: list[str] = field(default_factory=list)
+    """Names of the shared queues it takes from."""
     running: int = 0
     started_at: float = 0.0
     seen_at: float = 0.0

@@ -25,6 +25,7 @@ class Strategy(StrEnum):
     LEAST_BUSY = "least_busy"
     RANDOM = "random"
     HASH = "hash"
+    ANY = "any"
 
 
 class Choice(NamedTuple):

@@ -91,7 +91,7 @@ class Envelope(Record):
     attempt: int
     queue: str
     incarnation: str
-    """Incarnation of the node chosen; empty while the run waits."""
+    """Incarnation of the node chosen; empty while the run waits, and in a shared queue."""
     trigger: str
     action: dict[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
@@ -112,6 +112,8 @@ class Envelope(Record):
     """Nodes the job must not run on."""
     strategy: str = "weighted"
     """How its node is chosen among those that fit (`routing.Strategy`)."""
+    shared: str = ""
+    """With `any`: name of the shared queue it goes to."""
     key: str | None = None
     """Name of the parameter whose value `hash` goes by; None: the job's id."""
     overlap: str = "skip"
@@ -159,6 +161,8 @@ class Wait(Record):
     detail: str = ""
     outcome: str = ""
     """Kind of the attempt that ended, for reason `ended`."""
+    node: str = ""
+    """Node that had the attempt that ended."""
     avoid: list[str] = field(default_factory=list)
 
 

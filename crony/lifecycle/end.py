@@ -133,6 +133,7 @@ def _parked(told: Envelope, sealed: str, outcome: Outcome) -> Wait:
         outcome=outcome.kind,
         detail=outcome.reason[:200],
         avoid=avoid,
+        node=outcome.node,
     )
 
 

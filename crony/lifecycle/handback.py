@@ -13,11 +13,20 @@ from crony.etcd.txn import Txn, mod
 
 
 def hand_back(
-    client: Client, keys: Keys, told: Envelope, sealed: str, place: str, fence: int, *, at: float, detail: str
+    client: Client,
+    keys: Keys,
+    told: Envelope,
+    sealed: str,
+    place: str,
+    fence: int,
+    *,
+    at: float,
+    detail: str,
+    node: str,
 ) -> bool:
     """Put the run back to `wait`, if the claim's revision is `fence`. False: the claim is not ours any more.
 
-    `told` is the verified content of `sealed`, with the deliveries that count by now.
+    `told` is the verified content of `sealed`, with the deliveries that count by now; `node` hands it back.
     Raises `EtcdUnavailable` or `EtcdUnknown`; repeating is harmless.
     """
     wait = Wait(
@@ -30,6 +39,7 @@ def hand_back(
         losses=told.losses,
         detail=detail,
         avoid=list(told.avoid),
+        node=node,
     )
     claim = keys.claim(told.queue, place)
     txn = Txn().when(mod(claim, fence)).delete(keys.message(told.queue, place)).delete(claim)

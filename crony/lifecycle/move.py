@@ -122,5 +122,6 @@ def sent(keys: Keys, dispatches: Iterable[Dispatch]) -> tuple[dict[str, bytes], 
     alive: set[str] = set()
     for dispatch in dispatches:
         puts[keys.message(dispatch.envelope.queue, dispatch.place)] = dispatch.value
-        alive.add(dispatch.envelope.incarnation)
+        if dispatch.envelope.incarnation:  # a shared queue waits for whoever comes
+            alive.add(dispatch.envelope.incarnation)
     return puts, frozenset(alive)

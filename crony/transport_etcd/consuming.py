@@ -7,6 +7,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from crony.domain.queues import read_shared
 from crony.errors import CronyError
 from crony.etcd.keys import is_run_queue
 from crony.transport_etcd import fetch
@@ -56,8 +57,9 @@ class Consuming(Opened):
             session = link.session(link.options.timeout)
             consumer.presence = link.presence.enter(queue, f"{consumer_tag}.{id(self):x}", session)
             consumer.auto_delete = link.queues.use(queue, consume=True).auto_delete
+        if not is_run_queue(queue) or read_shared(queue):
+            link.sessions.start()  # several consume it: they take turns
         if not is_run_queue(queue):
-            link.sessions.start()
             link.delayed.start()
             link.upkeep.start()
         consumer.reader = QueueReader(link, queue, self._wake)

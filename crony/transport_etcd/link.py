@@ -207,7 +207,7 @@ class Link:
 
 
 class Sessions:
-    """Which incarnations are alive, by a watch; runs only while somebody consumes plain queues."""
+    """Which incarnations are alive, by a watch; runs only while somebody consumes queues that others consume, too."""
 
     def __init__(self, link: Link) -> None:
         """`link`: whose namespace."""

@@ -246,10 +246,8 @@ class Pump:
         """What to claim: the queues take turns in going first; orphans of dead holders before new messages."""
         consumers = [each for each in self._consumers if each.channel is channel and not each.no_ack]
         may_claim = hooks.may_claim
-        self._turn += 1
         chosen: list[tuple[Consumer, Candidate]] = []
-        for number in range(len(consumers)):
-            consumer = consumers[(number + self._turn) % len(consumers)]
+        for consumer in self._in_turn(consumers):
             if consumer.reader is None or (may_claim is not None and not may_claim(consumer.queue)):
                 continue
             left = credit - len(chosen)
@@ -263,6 +261,16 @@ class Pump:
                 found = consumer.reader.take_in_turn(left, incarnation, self._link.sessions.live, self._stop)
                 chosen += [(consumer, candidate) for candidate in found]
         return chosen
+
+    def _in_turn(self, consumers: list[Consumer]) -> list[Consumer]:
+        """Run queues count as one queue among the others: among them the one with the first message goes first."""
+        runs = [each for each in consumers if is_run_queue(each.queue)]
+        runs.sort(key=lambda each: each.reader.first if each.reader is not None else "")
+        turns = [[each] for each in consumers if not is_run_queue(each.queue)]
+        turns += [runs] if runs else []
+        self._turn += 1
+        start = self._turn % max(1, len(turns))
+        return [each for turn in turns[start:] + turns[:start] for each in turn]
 
     def _look_for_dead(self) -> bool:
         """Find holders of plain messages that are gone; whether some may be soon."""

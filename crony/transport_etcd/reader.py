@@ -109,6 +109,13 @@ class QueueReader:
             return not self._claimants.keys() - {me}
 
     @property
+    def first(self) -> str:
+        """Place of the first message that looks ready; behind all places when there is none, before them when the
+        window has to be filled to tell."""
+        with self._lock:
+            return next(iter(self._window.head(1)), "" if self._window.needs_filling else "~")
+
+    @property
     def ready(self) -> int:
         """How many messages look ready, of those remembered."""
         return len(self._window)

@@ -27,8 +27,8 @@ DEFAULTS: dict[str, str] = {
     "retry_max": "0", "retry_backoff": "exponential", "retry_delay": "10s", "retry_max_delay": "10m",
     "retry_jitter": "1", "retry_elsewhere": "1",
     "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d",
-    "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "priority": "0",
-    "delivery": "at_least_once", "on_node_loss": "",
+    "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "queue": "",
+    "priority": "0", "delivery": "at_least_once", "on_node_loss": "",
 }  # fmt: skip
 """Every field with its value in an empty form."""
 
@@ -44,7 +44,7 @@ _PATHS = (
     (r"action\.(env|headers|args|kwargs)\b.*", r"\1"),
     (r"retry\.(\w+)", r"retry_\1"),
     (r"misfire\.(\w+)", r"misfire_\1"),
-    (r"routing\.(strategy|labels|node)\b.*", r"\1"),
+    (r"routing\.(strategy|labels|node|queue)\b.*", r"\1"),
     (
         r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|delivery|on_node_loss)\b.*",
         r"\1",
@@ -102,6 +102,8 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
         routing["labels"] = _pairs(values, "labels", "=", "[,，\n]")
     if values["node"].strip():
         routing["node"] = values["node"].strip()
+    if values["queue"].strip():
+        routing["queue"] = values["queue"].strip()
     made["routing"] = routing
     made["priority"] = _whole(values, "priority")
     made["delivery"] = values["delivery"]
@@ -137,7 +139,7 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
         values[f"misfire_{key}"] = str(value)
     values["strategy"] = full["routing"]["strategy"]
     values["labels"] = ", ".join(f"{key}={value}" for key, value in full["routing"]["labels"].items())
-    values["node"] = full["routing"]["node"] or ""
+    values["node"], values["queue"] = full["routing"]["node"] or "", full["routing"]["queue"] or ""
     try:
         same = parse(document(values)).document() == full
     except Invalid:

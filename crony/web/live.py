@@ -87,7 +87,7 @@ class Queue:
 
     name: str
     kind: str
-    """runs (a node's) or celery (plain messages)"""
+    """runs (a node's own, or a shared one) or celery (plain messages)"""
     waiting: int
     claimed: int
 

@@ -159,6 +159,7 @@ def node(found: Node) -> dict[str, Any]:
         "drain": control.drain,
         "labels": facts.labels if facts else {},
         "kinds": facts.kinds if facts else [],
+        "queues": facts.queues if facts else [],
         "capacity": facts.capacity if facts else None,
         "running": facts.running if facts else None,
         "queued": found.queued,

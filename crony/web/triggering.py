@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crony.domain import ids
 from crony.domain.durations import parse_duration
-from crony.domain.job import parse_labels, parse_params
+from crony.domain.job import parse_params
+from crony.domain.placing import parse_labels
+from crony.domain.routing import Strategy
 from crony.domain.run import Request, Trigger
 from crony.errors import Conflict, CronyError, Forbidden, Invalid, NotFound
 from crony.lifecycle import enqueue
@@ -67,6 +69,9 @@ def run_job(
         raise NotFound(f"There is no job {ref}", why="it was deleted")
     if options.retries and view.document.get("delivery") == "at_most_once":
         raise Invalid("retries", "are not for a job that runs at most once", hint="leave them out")
+    if options.labels and (view.document.get("routing") or {}).get("strategy") == Strategy.ANY:
+        hint = "run it without, or give the job another strategy"
+        raise Invalid("labels", "do not go with the job's strategy any", hint=hint)
     request = Request(
         kind="run", job=view.id, name=view.name, generation=view.generation, trigger=trigger.value,
         params=parse_params(options.params), **_common(web, identity, options),

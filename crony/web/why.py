@@ -139,6 +139,9 @@ def _of_run(view: JobView, at: int, run: Run) -> Answer:
         said.append((N_("Its run %(run)s is under way on %(node)s since %(since)s."), facts | {"since": since}))
     elif run.state == State.QUEUED:
         verdict = "waiting"
+        if not run.node:
+            said.append((N_("Its run %(run)s lies in a shared queue, and no node has taken it yet."), facts))
+            return Answer(view, at, verdict, tuple(said), run=run, revision=run.revision or None)
         said.append((N_("Its run %(run)s was handed to %(node)s, which has not started it yet."), facts))
     else:
         verdict, waits = "waiting", run

@@ -108,6 +108,14 @@ SAID = (
         N_("drawn among %(n)s nodes, weight %(weight)s of %(total)s"),
     ),
     (r"the key belongs to it among (?P<n>\d+) nodes", N_("the key belongs to it among %(n)s nodes")),
+    (
+        r"the first of (?P<n>\d+) nodes to take it from the shared queue (?P<name>\S+)",
+        N_("the first of %(n)s nodes to take it from the shared queue %(name)s"),
+    ),
+    (
+        r"the only node that takes from the shared queue (?P<name>\S+)",
+        N_("the only node that takes from the shared queue %(name)s"),
+    ),
     (r"strategy (?P<name>[a-z_]+)", N_("strategy %(name)s")),
     (r"(?P<n>\d+) more", N_("%(n)s more")),
     (r"not in its turn: (?P<nodes>.+)", N_("not in its turn: %(nodes)s")),
@@ -124,6 +132,16 @@ SAID = (
     (r"not registered: (?P<nodes>.+)", N_("not registered: %(nodes)s")),
     (r"not the node asked for: (?P<nodes>.+)", N_("not the node asked for: %(nodes)s")),
     (r"excluded by the job: (?P<nodes>.+)", N_("excluded by the job: %(nodes)s")),
+    (
+        r"does not take from the queue (?P<name>\S+): (?P<nodes>.+)",
+        N_("does not take from the queue %(name)s: %(nodes)s"),
+    ),
+    (r"no node takes from its shared queue", N_("no node takes from its shared queue")),
+    (r"no node has taken it from its shared queue", N_("no node has taken it from its shared queue")),
+    (
+        r"labels were asked for, and whoever takes from its shared queue first gets it",
+        N_("labels were asked for, and whoever takes from its shared queue first gets it"),
+    ),
     (r"does not run (?P<kind>\w+) jobs: (?P<nodes>.+)", N_("does not run %(kind)s jobs: %(nodes)s")),
     (r"has no (?P<key>\S+): (?P<nodes>.+)", N_("has no %(key)s: %(nodes)s")),
     (

@@ -28,7 +28,7 @@ FLUSH = 5.0
 
 
 class Node(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Registers the node, consumes its queue, and leaves in order."""
+    """Registers the node, consumes its queue and the shared ones it takes from, and leaves in order."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -48,7 +48,8 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
             if not request.in_pool(in_process=inside):
                 OPEN.pop(key)  # dropped by Celery with the connection before; its claim was released
         assert self._liveness is not None
-        c.add_task_queue(self._liveness.queue, exchange="", no_declare=True)
+        for queue in (self._liveness.queue, *self._liveness.shared):
+            c.add_task_queue(queue, exchange="", no_declare=True)
 
     def close(self, c: Any) -> None:
         """The worker stops: nothing new is claimed, and what has not started goes back at once."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from crony.domain.ids import place_ident
 from crony.domain.outcome import Kind
+from crony.domain.queues import Shared, read_shared
 from crony.domain.run import Envelope, UnknownRecord
 from crony.domain.signing import BadSeal
 from crony.errors import CronyError
@@ -108,9 +109,23 @@ def verify(process: Process, held: Held, task_id: str, sealed: str) -> Envelope:
     now = process.now()
     if envelope.expires_at and now > envelope.expires_at:
         raise Bad(f"it expired {now - envelope.expires_at:.0f} s ago")
-    if envelope.incarnation != held.incarnation:
+    shared = read_shared(held.queue)
+    if shared is not None:
+        _check_shared(process, shared, envelope)
+    elif envelope.incarnation != held.incarnation:
         raise Elsewhere("sent to an earlier start of this node")
     return envelope
+
+
+def _check_shared(process: Process, shared: Shared, envelope: Envelope) -> None:
+    """A message of a shared queue is for whoever takes from it, and for nobody else."""
+    settings = process.settings
+    if envelope.incarnation:
+        raise Bad("it was sealed for one node and lies in a queue of many")
+    if envelope.action.get("kind") != shared.kind:
+        raise Bad(f"it is a {envelope.action.get('kind')} job and lies in a queue of {shared.kind} jobs")
+    if shared.name not in settings.node_queues or shared.kind not in runners.kinds(settings):
+        raise Bad(f"this node does not take {shared.kind} jobs from the queue {shared.name}")
 
 
 def opened(process: Process, sealed: str) -> Envelope:
@@ -140,13 +155,15 @@ def give_back(process: Process, held: Held, sealed: str, reason: str, *, deliver
 
     `delivered`: its process had it and died, which counts against the limit of deliveries. Raises `Bad`.
     """
-    client = process.client
+    client, node = process.client, process.settings.node_name
     told = opened(process, sealed)
     log.info("run %s attempt %d is handed back: %s", told.run, told.attempt, reason)
     if delivered:
         told = replace(told, deliveries=told.deliveries + 1)
     handed = ending.persist(
-        lambda: hand_back(client, process.keys, told, sealed, held.place, held.fence, at=process.now(), detail=reason),
+        lambda: hand_back(
+            client, process.keys, told, sealed, held.place, held.fence, at=process.now(), detail=reason, node=node
+        ),
         f"handing back run {told.run}",
     )
     return handed is True

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import crony
 from crony.domain.node import NodeControl, NodeFacts
+from crony.domain.queues import node_of, own, shared
 from crony.domain.run import UnknownRecord
 from crony.errors import Conflict, CronyError, Forbidden, Halted
 from crony.etcd.client import KV
@@ -37,10 +38,14 @@ class Liveness:
 
     def __init__(self, process: Process, *, capacity: Callable[[], int], running: Callable[[], int]) -> None:
         settings = process.settings
-        self.name, self.queue = settings.node_name, f"run.{settings.node_name}"
+        self.name, self.queue = settings.node_name, own(settings.node_name)
+        self.shared = [shared(name, kind) for name in settings.node_queues for kind in kinds(settings)]
+        """Shared queues it takes from."""
         self._process, self._capacity, self._running = process, capacity, running
         self._session: Session | None = None
         self._stopping = self._drained = self._taken = self._told_stopping = False
+        self._spared = settings.node_weight == 0
+        """It gets no new work, but keeps what it has: nothing more from shared queues."""
         self._changed, self._closed = threading.Event(), threading.Event()
         self._started_at = 0.0
         self.on_stop: Callable[[], None] = lambda: None
@@ -105,6 +110,7 @@ class Liveness:
             weight=settings.node_weight,
             labels=dict(settings.node_labels),
             kinds=kinds(settings),
+            queues=list(settings.node_queues),
             running=self._running(),
             started_at=self._started_at,
             seen_at=self._process.now(),
@@ -115,7 +121,9 @@ class Liveness:
         """The transport's hook: whether to claim from a queue now."""
         if self._stopping or self._session is None or not self._session.alive:
             return False
-        return not is_run_queue(queue) or not (self._drained or self._taken)
+        if not is_run_queue(queue):
+            return True
+        return not (self._drained or self._taken or (self._spared and not node_of(queue)))
 
     def stop_claiming(self) -> None:
         """The node is being stopped: nothing new, and the leader hears of it. Only sets flags (signal handlers)."""
@@ -183,9 +191,14 @@ class Liveness:
 
     def _obey(self, value: bytes | None) -> None:
         try:
-            drained = value is not None and NodeControl.read(value).drain
+            control = NodeControl.read(value) if value is not None else NodeControl()
         except UnknownRecord:
-            drained = True  # orders we cannot read: the careful reading
+            control = NodeControl(drain=True)  # orders we cannot read: the careful reading
+        weight = self._process.settings.node_weight if control.weight is None else control.weight
+        drained, spared = control.drain, control.cordoned or weight == 0
+        if spared != self._spared:
+            log.info("node %s takes %s from shared queues", self.name, "nothing more" if spared else "runs again")
+        self._spared = spared
         if drained != self._drained:
             log.info("node %s %s", self.name, "is drained: no new runs" if drained else "takes runs again")
         self._drained = drained

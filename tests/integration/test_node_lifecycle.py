@@ -113,11 +113,12 @@ def test_quarantine(client: Client, keys: Keys) -> None:
 def test_hand_back(client: Client, keys: Keys) -> None:
     held = Held(client, keys, attempt=3, deliveries=2)
     give = (client, keys, held.told, held.sealed, held.place)
-    assert not hand_back(*give, held.fence + 1, at=1.0, detail="why")
-    assert hand_back(*give, held.fence, at=1.0, detail="why")
+    assert not hand_back(*give, held.fence + 1, at=1.0, detail="why", node="n1")
+    assert hand_back(*give, held.fence, at=1.0, detail="why", node="n1")
     assert held.left() == {"wait", "cmd"}
     wait = Wait.read(client.get(keys.run_wait(held.told.run)).value)  # type: ignore[union-attr]
     assert (wait.reason, wait.finished, wait.deliveries, wait.envelope) == ("reroute", 2, 2, held.sealed)
+    assert wait.node == "n1"
 
 
 @pytest.fixture

@@ -82,9 +82,8 @@ def test_one_of_two_starts(claimed: Claimed) -> None:
 
 
 def test_what_was_handed_back_or_taken_over_is_not_permitted(claimed: Claimed) -> None:
-    assert hand_back(
-        claimed.client, claimed.keys, claimed.told, claimed.sealed, claimed.place, claimed.fence, at=1.0, detail=""
-    )
+    give = (claimed.client, claimed.keys, claimed.told, claimed.sealed, claimed.place, claimed.fence)
+    assert hand_back(*give, at=1.0, detail="", node="n1")
     assert claimed.permit(start()) is None
     again = claimed.client.put(claimed.key, Claim("i0", count=2, node="n1").encode())
     assert claimed.permit(start()) is None, "a later claim of the same node is not this one"

@@ -12,7 +12,7 @@ from crony.beat.router import Route, Router, key_of
 from crony.domain import ids
 from crony.domain.grounds import Grounds
 from crony.domain.node import NodeControl, NodeFacts
-from crony.domain.run import Envelope
+from crony.domain.run import Claim, Envelope
 from crony.etcd.keys import Keys
 
 KEYS = Keys("x")
@@ -204,6 +204,60 @@ def test_a_strategy_of_a_newer_centre_is_taken_in_turn() -> None:
     fleet.node("b")
     assert fleet.nodes(10, strategy="by_moon") == {"a": 5, "b": 5}
     assert set(fleet.nodes(60, strategy="random")) == {"a", "b"}
+
+
+def test_a_shared_queue_is_for_those_that_take_from_it() -> None:
+    fleet = Fleet()
+    assert fleet.route(strategy="any") is None
+    assert fleet.router.explain(fleet.envelope(strategy="any")) == "no node is alive"
+    fleet.node("deaf")
+    fleet.node("tame", kinds=["http"], queues=["any"])
+    said = fleet.router.explain(fleet.envelope(strategy="any"))
+    assert said == "does not take from the queue any: deaf; does not run shell jobs: tame"
+    fleet.node("one", queues=["any", "reports"])
+    found = fleet.route(strategy="any", avoid=("one",), labels={"zone": "a"})
+    assert found is not None and (found.node, found.queue, found.incarnation) == ("", "run.@any.shell", "")
+    assert Grounds.read(found.why).why == "the only node that takes from the shared queue any"
+    for name in ("two", "cordoned", "drained", "light"):
+        fleet.node(name, queues=["any"])
+    fleet.control("cordoned", cordoned=True)
+    fleet.control("drained", drain=True)
+    fleet.control("light", weight=0)
+    said = Grounds.read(fleet.route(strategy="any").why)  # type: ignore[union-attr]
+    assert (said.why, said.strategy) == ("the first of 2 nodes to take it from the shared queue any", "any")
+    assert dict(said.passed)["cordoned"] == ("cordoned",) and dict(said.passed)["weight 0"] == ("light",)
+    assert fleet.route(strategy="any", shared="reports").queue == "run.@reports.shell"  # type: ignore[union-attr]
+    assert fleet.route(strategy="any", shared="else") is None
+    assert fleet.router.takers("any", "http") == 1 and fleet.router.takers("reports", "shell") == 1
+
+
+def test_work_from_a_shared_queue_counts_for_the_node_that_holds_it() -> None:
+    fleet = Fleet()
+    for name in ("a", "b"):
+        fleet.node(name, queues=["any"])
+    place = ids.place(0, 1, f"{JOB}.1.m1")
+    message, claim = KEYS.message("run.@any.shell", place), KEYS.claim("run.@any.shell", place)
+    fleet.put(message, b"{}")
+    assert fleet.book.load.of("run.a") == fleet.book.load.of("run.b") == 0
+    fleet.put(claim, Claim("i-a", node="a").encode())
+    assert fleet.book.load.of("run.a") == 1
+    assert fleet.route(strategy="least_busy").node == "b"  # type: ignore[union-attr]
+    fleet.put(claim, Claim("", node="a").encode())
+    assert fleet.book.load.of("run.a") == 0, "given back"
+    fleet.put(claim, Claim("i-b", node="b").encode())
+    fleet.put(message, b"{ }")
+    fleet.now += PROMISE + 1
+    fleet.book.load.expire(fleet.now)
+    assert fleet.book.load.of("run.b") == 1, "sealed again, still one"
+    fleet.drop(claim)
+    fleet.drop(message)
+    assert fleet.book.load.of("run.a") == fleet.book.load.of("run.b") == 0
+
+
+def test_a_node_that_calls_itself_a_shared_queue_is_none() -> None:
+    fleet = Fleet()
+    fleet.node("@any.shell")
+    assert not fleet.book.nodes and fleet.route() is None
 
 
 def test_a_retry_elsewhere_says_who_failed() -> None:

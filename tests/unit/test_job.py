@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crony.domain.check import load_json
-from crony.domain.job import DOCUMENT, PARAMS, Job, parse, parse_labels, parse_name, parse_params
+from crony.domain.job import DOCUMENT, PARAMS, Job, parse, parse_name, parse_params
+from crony.domain.placing import parse_labels
 from crony.errors import Invalid
 
 SHELL = {"kind": "shell", "command": ["date", "-u"]}
@@ -66,7 +67,14 @@ FULL = {
     "delivery": "at_least_once",
     "on_node_loss": "rerun",
     "on_cut": "continue",
-    "routing": {"strategy": "hash", "labels": {"zone": "a"}, "node": "n1", "exclude": ["n2"], "key": "region"},
+    "routing": {
+        "strategy": "hash",
+        "labels": {"zone": "a"},
+        "node": "n1",
+        "exclude": ["n2"],
+        "key": "region",
+        "queue": None,
+    },
     "priority": 9,
 }
 
@@ -104,7 +112,7 @@ def test_defaults() -> None:
         "delivery": "at_least_once",
         "on_node_loss": "rerun",
         "on_cut": "continue",
-        "routing": {"strategy": "weighted", "labels": {}, "node": None, "exclude": [], "key": None},
+        "routing": {"strategy": "weighted", "labels": {}, "node": None, "exclude": [], "key": None, "queue": None},
         "priority": 0,
     }  # fmt: skip
     assert parse(document).document() == document
@@ -208,6 +216,12 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(routing={"strategy": "broadcast"}), "routing.strategy", "broadcast is not available yet"),
     (job(routing={"strategy": "least_busy", "key": "x"}), "routing.key", "belongs to the strategy hash"),
     (job(routing={"strategy": "hash", "key": ""}), "routing.key", "is empty"),
+    (job(routing={"queue": "reports"}), "routing.queue", "belongs to the strategy any"),
+    (job(routing={"strategy": "any", "queue": "a.b"}), "routing.queue", "is not the name of a queue"),
+    (job(routing={"strategy": "any", "queue": ["a"]}), "routing.queue", "is not the name of a queue"),
+    (job(routing={"strategy": "any", "labels": {"zone": "a"}}), "routing.labels", "does not go with the strategy any"),
+    (job(routing={"strategy": "any", "node": "n1"}), "routing.node", "does not go with the strategy any"),
+    (job(routing={"strategy": "any", "exclude": ["n1"]}), "routing.exclude", "does not go with the strategy any"),
     (job(routing={"parts": 4}), "routing.parts", "is not available yet"),
     (job(action={"kind": "grpc", "method": "x"}), "action.kind", "grpc is not available yet"),
     (http(expect_body="ok"), "action.expect_body", "is not available yet"),
@@ -443,6 +457,12 @@ def test_bad_documents_are_refused(document: Any, field: str, why: str) -> None:
     assert "\n" not in str(error)
     assert "\x1b" not in str(error)
     assert len(str(error)) < 600
+
+
+def test_a_shared_queue_has_a_name() -> None:
+    for part, queue in (({}, "any"), ({"queue": None}, "any"), ({"queue": "Reports_2"}, "Reports_2")):
+        routing = parse(job(routing={"strategy": "any", **part})).document()["routing"]
+        assert routing["queue"] == queue and parse(job(routing=routing)).document()["routing"] == routing
 
 
 def test_null_switches_off_what_is_not_built() -> None:

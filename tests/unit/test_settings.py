@@ -27,6 +27,7 @@ def test_values_are_read_by_their_kind() -> None:
         {
             "CRONY_ETCD_ENDPOINTS": "http://a:2379, http://b:2379",
             "CRONY_NODE_LABELS": "zone=a,disk=ssd",
+            "CRONY_NODE_QUEUES": "any, reports",
             "CRONY_SHELL": "on",
             "CRONY_WEB_PORT": "8500",
             "CRONY_NODE_TTL": "6",
@@ -37,6 +38,7 @@ def test_values_are_read_by_their_kind() -> None:
     )
     assert settings.etcd_endpoints == ("http://a:2379", "http://b:2379")
     assert dict(settings.node_labels) == {"zone": "a", "disk": "ssd"}
+    assert settings.node_queues == ("any", "reports") and load({"CRONY_NODE_QUEUES": ""}).node_queues == ()
     assert settings.shell is True
     assert settings.web_port == 8500
     assert settings.namespace == "test"
@@ -58,6 +60,9 @@ def test_a_misspelt_setting_is_refused_with_a_suggestion() -> None:
         ("CRONY_NODE_TTL", "1000"),
         ("CRONY_GRACE", "20"),
         ("CRONY_GRACE", "nan"),
+        ("CRONY_NODE", "@any.shell"),
+        ("CRONY_NODE_QUEUES", "any,a.b"),
+        ("CRONY_NODE_QUEUES", "run.@any"),
         ("CRONY_LEADER_TTL", "nan"),
         ("CRONY_NODE_WEIGHT", "-1"),
         ("CRONY_ETCD_ENDPOINTS", ""),

@@ -15,6 +15,7 @@ from crony.beat.duty import Background
 from crony.beat.office import Office
 from crony.domain import alert as alerts
 from crony.domain import ids
+from crony.domain.queues import node_of
 from crony.domain.run import WaitReason
 from crony.domain.signing import peek
 from crony.lifecycle.alert import tell
@@ -84,9 +85,9 @@ class Ages:
         for (queue, place), item in office.book.queued.items():
             since = _sent_at(place)
             if not item.holder and since < before:
-                node = queue.removeprefix("run.")
-                key = office.keys.message(queue, place)
-                _keep(found, Old(since, item.run, key, item.seen, item.sealed, f"node {node} has not begun it", node))
+                node, key = node_of(queue), office.keys.message(queue, place)
+                why = f"node {node} has not begun it" if node else "no node has taken it from its shared queue"
+                _keep(found, Old(since, item.run, key, item.seen, item.sealed, why, node))
         return found
 
     def _step(self, old: Old) -> Step:

@@ -90,7 +90,9 @@ def make_room(office: Office, job: str, now: float) -> Move:
 
 
 def _order(office: Office, asked: Asked, request: Request, item: Queued) -> Cancel:
-    node = (item.claim.node if item.claim else "") or item.queue.removeprefix("run.")
+    node = item.node or office.book.node_of(item.holder)
+    if not node:
+        raise ValueError(f"the node that holds {item.run} is not known")
     value = {"v": 1, "kind": "cancel", "by": request.by, "reason": request.reason, "at": office.wall()}
     move = order(
         office.keys,

@@ -16,6 +16,7 @@ from crony.beat.entries import Presence, Queued
 from crony.beat.office import Office
 from crony.domain.loss import Next, after_loss, given_up
 from crony.domain.outcome import Kind
+from crony.domain.queues import Shared, node_of, read_shared
 from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import BadSeal
 from crony.lifecycle.end import outcome_of
@@ -33,6 +34,8 @@ RENEW_BEFORE = 4 * 3600.0
 """An envelope that runs out within this many seconds is sealed again."""
 LOST = "its node was lost"
 UNSTARTED = "its node was lost before the work started"
+FORSAKEN = 10.0
+"""Seconds that runs stay in a shared queue of which no node takes: one that restarts is back by then."""
 
 
 class Failover:
@@ -47,6 +50,8 @@ class Failover:
         self._lost: dict[str, float] = {}
         """Incarnation -> monotonic time at which its absence was first seen, while it holds work."""
         self._odd: set[str] = set()
+        self._alone: dict[str, float] = {}
+        """Shared queue that holds runs -> monotonic time since which no node has taken from it."""
 
     def work(self) -> float | None:
         """Look at every queued run."""
@@ -88,16 +93,29 @@ class Failover:
     def _look(self, steps: list[Step], holders: set[str], item: Queued, mono: float) -> None:
         """One queued run; `holders` gathers the holders that are gone."""
         book, holder = self._office.book, item.holder
-        if not holder:
+        shared = read_shared(item.queue)
+        if not holder and shared is not None:
+            if self._forsaken(item.queue, shared, mono):
+                self._try(steps, item, mono, lost=False)
+        elif not holder:
             if item.target not in book.sessions or self._unwanted(item):
                 self._try(steps, item, mono, lost=item.target not in book.sessions)
         elif holder not in book.sessions:
             holders.add(holder)
             if holder not in self._lost:  # the leader before us may have known it, and died with it
-                name = (item.claim.node if item.claim else "") or item.queue.removeprefix("run.")
-                book.incarnations.setdefault(holder, Presence(name, draining=False))
+                book.incarnations.setdefault(holder, Presence(item.node, draining=False))
             if mono - self._lost.setdefault(holder, self._seen_lost(holder, mono)) >= self._grace:
                 self._try(steps, item, mono, lost=True)
+
+    def _forsaken(self, queue: str, shared: Shared, mono: float) -> bool:
+        """Whether nobody has taken from a shared queue for long enough that its runs had better say what they miss."""
+        if self._office.desk.taken(shared):
+            self._alone.pop(queue, None)
+            return False
+        left = self._alone.setdefault(queue, mono) + FORSAKEN - mono
+        if left > 0:
+            self._next = min(self._next, mono + left)
+        return left <= 0
 
     @property
     def _grace(self) -> float:
@@ -114,7 +132,7 @@ class Failover:
 
     def _unwanted(self, item: Queued) -> tuple[str, int] | None:
         """The record that says its node takes no more work, and its revision: drained by people, or leaving."""
-        book, node = self._office.book, item.queue.removeprefix("run.")
+        book, node = self._office.book, node_of(item.queue)
         control = book.controls.get(node)
         if control is not None and control[0].drain:
             return self._office.keys.nodectl(node), control[1]
@@ -148,7 +166,7 @@ class Failover:
         office, claim, now = self._office, item.claim, self._office.wall()
         assert claim is not None
         follows = after_loss(told, started=claim.phase != "C")
-        node = claim.node or item.queue.removeprefix("run.")
+        node = item.node
         outcome = None
         wait = Wait(
             run=told.run,
@@ -160,7 +178,8 @@ class Failover:
             losses=told.losses + 1,
             outcome=Kind.LOST.value,
             detail=LOST,
-            avoid=[*told.avoid, *([node] if node not in told.avoid else [])],
+            avoid=[*told.avoid, *([node] if node and node not in told.avoid else [])],
+            node=node,
         )
         if follows is Next.ELSEWHERE:
             wait = replace(
@@ -200,6 +219,9 @@ class Failover:
     def _reroute(self, item: Queued, told: Envelope, *, lost: bool) -> Step:
         office = self._office
         unwanted = None if lost else self._unwanted(item)
+        detail = UNSTARTED if lost else "its node takes no more work"
+        if not node_of(item.queue):
+            detail = "no node takes from its shared queue"
         wait = Wait(
             run=told.run,
             envelope=item.sealed,
@@ -208,7 +230,7 @@ class Failover:
             since_at=office.wall(),
             deliveries=told.deliveries,
             losses=told.losses,
-            detail=UNSTARTED if lost else "its node takes no more work",
+            detail=detail,
             avoid=list(told.avoid),
         )
         move = reroute(

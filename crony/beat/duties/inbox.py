@@ -18,6 +18,7 @@ from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome, SkipReason
+from crony.domain.routing import Strategy
 from crony.domain.run import Envelope, Request, Trigger, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import BadSeal
 from crony.errors import CronyError
@@ -146,6 +147,8 @@ class Inbox:
             envelope = office.desk.draft(live, request.run, trigger=request.trigger, at=office.wall())
         if envelope.delivery == "at_most_once" and request.retries:
             raise Refused("the job runs at most once: a run of it cannot have retries")
+        if request.labels and envelope.strategy == Strategy.ANY:
+            raise Refused("labels were asked for, and whoever takes from its shared queue first gets it")
         envelope = office.desk.override(envelope, request)
         owner = (entry.id, entry.seen) if entry is not None else None
         now, delayed = office.wall(), float(request.not_before_at) > office.wall()

@@ -16,6 +16,7 @@ from crony.beat.entries import own_run
 from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.outcome import Kind, Outcome
+from crony.domain.queues import node_of
 from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import BadSeal
 from crony.lifecycle.end import outcome_of
@@ -83,6 +84,7 @@ class Quarantine:
             self._next = min(self._next, office.mono() + 0.1)
             return None
         sealed, told = self._envelope(letter, run)
+        node = node_of(queue) or str(letter.get("node") or "")
         record = json.dumps({**letter, "judged": True}).encode()
         if told is not None and office.book.seen(office.keys.out(run, told.attempt)):
             log.error("the letter %s is of an attempt that has ended and is not acted on", key)
@@ -90,10 +92,10 @@ class Quarantine:
         if told is not None and told.queue == queue and told.deliveries < DELIVERIES:
             wait = Wait(run, sealed, told.attempt - 1, WaitReason.REROUTE.value, now, deliveries=told.deliveries + 1,
                         losses=told.losses, detail=f"a node set its message aside: {reason}",
-                        avoid=[*told.avoid, queue.removeprefix("run.")])  # fmt: skip
+                        avoid=[*told.avoid, *([node] if node else [])], node=node)  # fmt: skip
             log.warning("run %s comes back from quarantine: %s", run, reason)
             return self._step(key, revive(office.keys, key, dead_seen=seen, attempt=told.attempt, wait=wait), "revived")
-        words = f"its message was quarantined by {queue.removeprefix('run.')}: {reason}"
+        words = f"its message was quarantined by {node or 'a node'}: {reason}"
         log.error("run %s ends: %s", run, words)
         if told is not None:
             end = outcome_of(told, Kind.REFUSED, ended_at=now, fence=0, final=True, reason=words)

@@ -22,6 +22,7 @@ from crony.domain import ids
 from crony.domain.job import Job
 from crony.domain.loss import DELIVERIES, LOSSES, given_up
 from crony.domain.outcome import Kind, Outcome, SkipReason
+from crony.domain.queues import node_of
 from crony.domain.retry import delay
 from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import BadSeal, peek
@@ -155,12 +156,13 @@ class Waiting:
         dispatch = office.desk.address(told, wait.avoid)
         if dispatch is None:
             return self._stuck(waiting, told, exclusive)
+        before = wait.node or node_of(told.queue)
         move = release(
             office.keys,
             waiting.run,
             wait_seen=waiting.seen,
             job=owner,
-            cancel_key=office.keys.cmd(told.queue.removeprefix("run."), waiting.run) if told.queue else "",
+            cancel_key=office.keys.cmd(before, waiting.run) if before else "",
             dispatch=dispatch,
         )
         return self._step(waiting, move, dispatch=dispatch, exclusive=exclusive)
