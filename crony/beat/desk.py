@@ -58,6 +58,7 @@ class Desk:
             overlap=job.overlap,
             delivery=job.delivery,
             on_node_loss=job.on_node_loss,
+            on_cut=job.on_cut,
         )
 
     def draft_task(self, request: Request) -> Envelope:

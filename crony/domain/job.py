@@ -41,6 +41,7 @@ OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
 OVERLAP_LIMIT = 100
 DELIVERY = ("at_least_once", "at_most_once")
 ON_NODE_LOSS = ("rerun", "fail", "hold")
+ON_CUT = ("continue", "stop")
 _ID = re.compile(r"[jt][0-9a-z]{20}")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
@@ -191,7 +192,7 @@ def parse(document: Any) -> Job:
         retry=retry,
         delivery=delivery,
         on_node_loss=_on_node_loss(given, delivery),
-        on_cut=choice(_or(given, "on_cut", "continue"), "on_cut", ("continue",), ("stop",)),
+        on_cut=choice(_or(given, "on_cut", "continue"), "on_cut", ON_CUT),
         routing=_shared(parse_routing(given.get("routing"))),
         priority=integer(_or(given, "priority", 0), "priority", 0, 9),
     )

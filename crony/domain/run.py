@@ -121,6 +121,8 @@ class Envelope(Record):
     """at_least_once | at_most_once: whether what may have run can run again."""
     on_node_loss: str = "rerun"
     """rerun | fail | hold: what becomes of it when its node is lost after it started."""
+    on_cut: str = "continue"
+    """continue | stop: whether its work goes on when its node may be taken for lost."""
     expires_at: float = 0.0
     """A node refuses the envelope after this (etcd's clock)."""
     why: str = ""
@@ -137,7 +139,7 @@ class Envelope(Record):
     @property
     def needs_permit(self) -> bool:
         """Whether it must be known for certain if its work has begun: no first instruction without a durable permit."""
-        return self.delivery == "at_most_once" or self.on_node_loss != "rerun"
+        return self.delivery == "at_most_once" or self.on_node_loss != "rerun" or self.on_cut == "stop"
 
     def next_attempt(self, **changes: Any) -> Envelope:
         """The envelope of the next attempt."""

@@ -66,6 +66,8 @@ class Session:
             on_events=self._changed,
             name=f"crony-session-watch-{self.incarnation}",
         )
+        self.renewed: Callable[[float], None] = lambda until: None
+        """Called from the session's thread whenever the lease was renewed: certainly alive until then (monotonic)."""
         self.error: CronyError | None = None
         """Why the session is not alive right now."""
 
@@ -181,6 +183,7 @@ class Session:
             pause = 0.0
             try:
                 pause = self._step()
+                self._say_how_long()
                 failures, self.error = 0, None
             except CronyError as error:
                 failures += 1
@@ -214,6 +217,12 @@ class Session:
                 self._wake.clear()
                 return
             self._tell()
+
+    def _say_how_long(self) -> None:
+        try:
+            self.renewed(time.monotonic() + self.left)
+        except Exception:
+            log.exception("session: a listener failed")
 
     def _step(self) -> float:
         """One renewal or re-establishment; seconds until the next one."""

@@ -45,7 +45,7 @@ def is_final(envelope: Envelope, kind: str) -> bool:
     """
     if kind not in RETRIED or envelope.delivery == "at_most_once":
         return True
-    if kind == Kind.LOST and envelope.needs_permit:
+    if kind == Kind.LOST and envelope.on_node_loss != "rerun":
         return envelope.on_node_loss != "hold"
     return envelope.attempt > int(envelope.retry.get("max", 0))
 

@@ -28,7 +28,7 @@ DEFAULTS: dict[str, str] = {
     "retry_jitter": "1", "retry_elsewhere": "1",
     "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d",
     "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "queue": "",
-    "priority": "0", "delivery": "at_least_once", "on_node_loss": "",
+    "priority": "0", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue",
 }  # fmt: skip
 """Every field with its value in an empty form."""
 
@@ -46,7 +46,7 @@ _PATHS = (
     (r"misfire\.(\w+)", r"misfire_\1"),
     (r"routing\.(strategy|labels|node|queue)\b.*", r"\1"),
     (
-        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|delivery|on_node_loss)\b.*",
+        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|delivery|on_node_loss|on_cut)\b.*",
         r"\1",
     ),
 )
@@ -106,7 +106,7 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
         routing["queue"] = values["queue"].strip()
     made["routing"] = routing
     made["priority"] = _whole(values, "priority")
-    made["delivery"] = values["delivery"]
+    made["delivery"], made["on_cut"] = values["delivery"], values["on_cut"]
     if values["on_node_loss"]:
         made["on_node_loss"] = values["on_node_loss"]
     return made
@@ -117,7 +117,7 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
     job = parse(stored)
     full = job.document()
     values = dict(DEFAULTS)
-    for key in ("name", "description", "owner", "timeout", "overlap", "delivery", "on_node_loss"):
+    for key in ("name", "description", "owner", "timeout", "overlap", "delivery", "on_node_loss", "on_cut"):
         values[key] = full[key]
     values["enabled"], values["paused_until"] = _flag(full["enabled"]), full["paused_until"] or ""
     values["tags"], values["priority"] = ", ".join(full["tags"]), str(full["priority"])

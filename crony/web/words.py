@@ -73,6 +73,13 @@ SAID = (
         N_("the service answered %(code)s %(words)s, expected %(wanted)s"),
     ),
     (r"its node was lost", N_("its node was lost")),
+    (r"stopped, because its node was cut off from etcd", N_("stopped, because its node was cut off from etcd")),
+    (
+        r"given up: delivered (?P<n>\d+) times and never started",
+        N_("given up: delivered %(n)s times and never started"),
+    ),
+    (r"released by (?P<name>.+)", N_("released by %(name)s")),
+    (r"it may have run, and must not run twice", N_("it may have run, and must not run twice")),
     (r"its node was lost before the work started", N_("its node was lost before the work started")),
     (r"its session ended without a stop or a drain", N_("its session ended without a stop or a drain")),
     (

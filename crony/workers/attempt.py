@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -68,7 +69,9 @@ class Attempt:
         self.envelope, self.held, self.output, self.process = envelope, held, output, process
         self.begun = time.monotonic()
         self.deadline = self.begun + envelope.timeout
-        self.cancelled = False
+        self.cancelled = self.was_cut = False
+        self.patience = math.inf
+        """Most seconds that work which is being stopped may take to end by itself."""
         self._lock = threading.Lock()
         self._call: Callable[[], None] | None = None
         self._finished = False
@@ -93,6 +96,11 @@ class Attempt:
             self.cancelled, call = True, self._call
         if call is not None:
             call()
+
+    def cut(self, patience: float) -> None:
+        """Its node may be taken for lost: it is stopped as by a cancel, in `patience` seconds."""
+        self.was_cut, self.patience = not self.cancelled, patience
+        self.cancel()
 
     def on_cancel(self, call: Callable[[], None] | None) -> None:
         """The runner's way of hearing of a cancel; called at once if it came already. None: not interested any more."""

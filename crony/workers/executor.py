@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from crony.domain.ids import place_ident
+from crony.domain.loss import Next, after_loss
 from crony.domain.outcome import Kind
 from crony.domain.queues import Shared, read_shared
 from crony.domain.run import Envelope, UnknownRecord
@@ -25,6 +26,7 @@ from crony.lifecycle.permit import permit, starting
 from crony.lifecycle.quarantine import quarantine
 from crony.workers import ending, runners
 from crony.workers.attempt import Attempt, Held, Verdict
+from crony.workers.cutoff import Guard
 from crony.workers.interrupt import INTERRUPTER
 from crony.workers.process import Process, current
 
@@ -60,6 +62,7 @@ class Starts:
 
 
 STARTS = Starts()
+CUT = "stopped, because its node was cut off from etcd"
 NOT_STARTED = Verdict(Kind.CANCELLED, "cancelled before it started")
 
 
@@ -208,11 +211,22 @@ class _Execution:
             if attempt.cancelled:
                 return NOT_STARTED
         self._started_at, self._began = self._process.now(), time.monotonic()
+        guard = self._guard()
         try:
             return runner(attempt)
         except Exception as error:
             log.exception("the %s runner failed on run %s", kind, self._envelope.run)
             return Verdict(Kind.FAILED, f"the {kind} runner failed: {type(error).__name__}: {error}"[:300])
+        finally:
+            if guard is not None:
+                guard.close()
+
+    def _guard(self) -> Guard | None:
+        """Stops work that must not go on when its node is cut off, in time to be gone before anybody takes it over."""
+        if self._envelope.on_cut != "stop":
+            return None
+        patience = max(0.5, self._process.settings.grace - 1.0)
+        return Guard(self._process.alarms, lambda: self._attempt.cut(patience))
 
     def _permitted(self, secret: str = "") -> bool:
         """Take the durable permit (9), however long etcd takes to answer. False: never start.
@@ -242,6 +256,11 @@ class _Execution:
     def _end(self, verdict: Verdict) -> None:
         process, held = self._process, self._attempt.held
         self._attempt.output.close()
+        follows = {}
+        if self._attempt.was_cut and verdict.kind is Kind.CANCELLED:
+            verdict = replace(verdict, kind=Kind.LOST, reason=CUT)
+            after = after_loss(self._envelope, started=True)
+            follows = {"final": after is Next.END, "held": after is Next.HOLD}
         outcome = outcome_of(
             self._envelope,
             verdict.kind,
@@ -253,6 +272,7 @@ class _Execution:
             node=process.settings.node_name,
             incarnation=held.incarnation,
             started_at=self._started_at,
+            **follows,
         )
         ending.settle(
             process.client,

@@ -24,6 +24,7 @@ from crony.etcd.keys import is_run_queue
 from crony.etcd.session import Session, process_session
 from crony.etcd.watch import Event, Watcher
 from crony.lifecycle.register import boot_id, register
+from crony.workers.cutoff import CUTOFF
 from crony.workers.process import Process
 from crony.workers.runners import kinds
 
@@ -78,6 +79,8 @@ class Liveness:
         """
         process, settings = self._process, self._process.settings
         self._session = process_session(process.client, process.keys, settings.node_ttl)
+        CUTOFF.renewed(time.monotonic() + self._session.left)
+        self._session.renewed = CUTOFF.renewed
         while True:
             try:
                 self._started_at = self._started_at or process.now()

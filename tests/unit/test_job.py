@@ -212,7 +212,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(delivery="at_most_once", on_node_loss="hold"), "on_node_loss", "not for a job that runs at most once"),
     (job(delivery="at_most_once", on_node_loss="rerun"), "on_node_loss", "write fail, or leave it out"),
     (job(delivery="at_most_once", retry={"max": 1}), "retry.max", "must be 0 for a job that runs at most once"),
-    (job(on_cut="stop"), "on_cut", "stop is not available yet"),
+    (job(on_cut="wait"), "on_cut", "must be one of continue, stop"),
     (job(routing={"strategy": "broadcast"}), "routing.strategy", "broadcast is not available yet"),
     (job(routing={"strategy": "least_busy", "key": "x"}), "routing.key", "belongs to the strategy hash"),
     (job(routing={"strategy": "hash", "key": ""}), "routing.key", "is empty"),

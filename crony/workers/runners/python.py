@@ -111,7 +111,8 @@ class _Call:
         if not self._stoppable:
             _elsewhere(self._leave)
             return
-        self._attempt.process.alarms.after(STUBBORN, lambda: None if self._over else _elsewhere(self._abandon))
+        patience = min(STUBBORN, self._attempt.patience)
+        self._attempt.process.alarms.after(patience, lambda: None if self._over else _elsewhere(self._abandon))
         INTERRUPTER.stop(self)
 
     def _leave(self) -> None:
@@ -121,6 +122,8 @@ class _Call:
         if not in_pool_process():
             self._leave()
             return
+        if self._attempt.was_cut:  # it must be gone before etcd is back; the parent process ends the attempt
+            os.kill(os.getpid(), signal.SIGKILL)
         faulthandler.cancel_dump_traceback_later()  # the end may take as long as etcd is away
         self._attempt.finish(self._stopped("the function did not stop, so its process was killed"))
         os.kill(os.getpid(), signal.SIGKILL)

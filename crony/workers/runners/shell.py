@@ -185,7 +185,7 @@ class _Running:
 
     def _stop(self, why: Kind) -> None:
         if self._why is None:
-            self._why, self._kill_at = why, time.monotonic() + GRACE
+            self._why, self._kill_at = why, time.monotonic() + min(GRACE, self._attempt.patience)
             self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
