@@ -37,6 +37,7 @@ class News:
     jobs: set[str] = field(default_factory=set)
     waits: set[str] = field(default_factory=set)
     inbox: bool = False
+    ends: bool = False
     queues: bool = False
     """A claim was released, or a node changed."""
     outs: bool = False
@@ -56,6 +57,8 @@ class Book:
         self.mods: dict[str, int] = {}
         self.jobs: dict[str, JobEntry] = {}
         self.requests: dict[str, Asked] = {}
+        self.ends: dict[str, Asked] = {}
+        """Requests that tell of an awaited end."""
         self.waits: dict[str, Waiting] = {}
         self.queued: dict[tuple[str, str], Queued] = {}
         self.places: dict[str, tuple[str, str]] = {}
@@ -162,8 +165,13 @@ class Book:
             case ["cmd", _, run]:
                 self.orders.setdefault(run, set()).add(key)
             case ["run", "in", ident]:
+                asked = Asked(ident, value, revision, born or revision, _read(Request, value))
+                if asked.request is not None and asked.request.kind == "ended":
+                    if self._part.has(job_of(asked.request.run)):  # the leader of shard 0 puts those of all shards
+                        self.ends[ident], self.news.ends = asked, True
+                    return
                 self._unblock(self.requests.get(ident))
-                self.requests[ident] = Asked(ident, value, revision, born or revision, _read(Request, value))
+                self.requests[ident] = asked
                 self.news.inbox = True
             case ["run", "wait", run]:
                 self._enter(run, run not in self.waits)
@@ -231,6 +239,7 @@ class Book:
                 if not self.orders.get(run):
                     self.orders.pop(run, None)
             case ["run", "in", ident]:
+                self.ends.pop(ident, None)
                 self._unblock(self.requests.pop(ident, None))
             case ["run", "wait", run]:
                 self._unblock(self.waits.pop(run, None))

@@ -10,7 +10,7 @@ from crony.domain import ids
 from crony.domain.job import Retry
 from crony.domain.livejob import LiveJob
 from crony.domain.queues import Shared
-from crony.domain.run import Envelope, Request, Wait
+from crony.domain.run import Envelope, Request, Trigger, Wait
 from crony.domain.signing import Sealer, Verifier
 from crony.lifecycle.end import PATIENCE
 from crony.lifecycle.move import Dispatch
@@ -59,6 +59,7 @@ class Desk:
             delivery=job.delivery,
             on_node_loss=job.on_node_loss,
             on_cut=job.on_cut,
+            awaited=job.after_end and trigger == Trigger.SCHEDULE,
         )
 
     def draft_task(self, request: Request) -> Envelope:

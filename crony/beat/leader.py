@@ -20,6 +20,7 @@ from crony.beat.duties.alerts import Room as AlertRoom
 from crony.beat.duties.alerts import Undelivered
 from crony.beat.duties.announcing import Announcing
 from crony.beat.duties.compaction import Room
+from crony.beat.duties.ends import Ends
 from crony.beat.duties.failover import Failover
 from crony.beat.duties.firing import Firing
 from crony.beat.duties.inbox import Inbox
@@ -103,6 +104,7 @@ class Leader:
             self._clockwatch,
             Firing(self.office),
             Inbox(self.office),
+            Ends(self.office),
             Waiting(self.office),
             Failover(self.office),
             Quarantine(self.office),

@@ -216,7 +216,7 @@ class Catalog:
     def get(self, job: str) -> JobView:
         """One job by id or name; deleted ones by id only. Raises `NotFound`."""
         view = self.db.read(lambda session: view_of(self._row(session, job, deleted=True)))
-        return replace(view, live_revision=self._publisher.live_revisions([view.id]).get(view.id))
+        return replace(view, standing=self._publisher.standings([view.id]).get(view.id))
 
     def list(
         self,
@@ -235,8 +235,8 @@ class Catalog:
             (after,) = cursors.parts("jobs", cursor, str)
             query = query.where(JobRow.name > str(after))
         rows = self.db.read(lambda session: session.scalars(query.order_by(JobRow.name).limit(size + 1)).all())
-        live = self._publisher.live_revisions([row.id for row in rows[:size]])
-        items = [replace(view_of(row), live_revision=live.get(row.id)) for row in rows[:size]]
+        found = self._publisher.standings([row.id for row in rows[:size]])
+        items = [replace(view_of(row), standing=found.get(row.id)) for row in rows[:size]]
         return Paged(items, cursors.make("jobs", items[-1].name) if len(rows) > size else None)
 
     def count(self, *, q: str = "", enabled: bool | None = None, folder: str = "") -> int:

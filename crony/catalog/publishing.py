@@ -12,10 +12,10 @@ from dataclasses import replace
 from sqlalchemy import select
 
 from crony.catalog.keeping import names_of
-from crony.catalog.views import JobView, Reconciled, SavedNotLive, view_of
+from crony.catalog.views import JobView, Reconciled, SavedNotLive, Standing, view_of
 from crony.domain.job import Job
 from crony.domain.livejob import LiveJob
-from crony.domain.run import UnknownRecord
+from crony.domain.run import Done, UnknownRecord
 from crony.domain.signing import Sealer, peek
 from crony.errors import Conflict, CronyError, NotFound, Unavailable, Unknown
 from crony.etcd.client import KV, Client
@@ -52,8 +52,10 @@ class Publisher:
             published = self._publish(view, job)
         except CronyError as error:
             raise SavedNotLive(view, str(error)) from error
-        seen = self.live_revisions([view.id]).get(view.id) if published == NEWER else int(published)
-        return replace(view, live_revision=seen)
+        standing = self.standings([view.id]).get(view.id)
+        if standing is None and published != NEWER:
+            standing = Standing(int(published))
+        return replace(view, standing=standing)
 
     def _publish(self, view: JobView, job: Job | None, *, free: bool = True, claim: bool = True) -> int | str:
         live = LiveJob(
@@ -172,21 +174,29 @@ class Publisher:
                 return
             last = rows[-1][0]
 
-    def live_revisions(self, jobs: Sequence[str]) -> dict[str, int]:
-        """Published revisions; empty when etcd does not answer. Tombstones count."""
-        found: dict[str, int] = {}
+    def standings(self, jobs: Sequence[str]) -> dict[str, Standing]:
+        """How the jobs stand with the centre; empty when etcd does not answer. Tombstones count."""
+        found: dict[str, Standing] = {}
         try:
-            for start in range(0, len(jobs), 100):
-                txn = Txn()
-                for ident in jobs[start : start + 100]:
-                    txn.get(self.keys.job(ident))
-                for ident, kvs in zip(jobs[start:], self.client.txn(txn).responses, strict=False):
-                    live = _read(kvs[0]) if kvs else None
+            for start in range(0, len(jobs), 50):
+                some, txn = jobs[start : start + 50], Txn()
+                for ident in some:
+                    txn.get(self.keys.job(ident)).get(self.keys.done(ident))
+                answers = iter(self.client.txn(txn).responses)
+                for ident, published, cursor in zip(some, answers, answers, strict=True):
+                    live = _read(published[0]) if published else None
                     if live is not None:
-                        found[ident] = live.revision
+                        found[ident] = Standing.of(live, _done(cursor[0]) if cursor else None)
         except (Unavailable, Unknown) as error:
-            log.info("live revisions are not known now: %s", error)
+            log.info("how jobs stand is not known now: %s", error)
         return found
+
+
+def _done(kv: KV) -> Done | None:
+    try:
+        return Done.read(kv.value)
+    except UnknownRecord:
+        return None
 
 
 def _read(kv: KV) -> LiveJob | None:

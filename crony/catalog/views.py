@@ -11,11 +11,14 @@ from zoneinfo import ZoneInfo
 
 from crony.catalog.keeping import Lookup, check_calendars, due_schedules, names_of
 from crony.clock import SYSTEM
+from crony.domain import afterend
 from crony.domain.calendar import Calendar
 from crony.domain.explain import Mark, marks
 from crony.domain.hashed import EXAMPLE
 from crony.domain.job import Job, parse, parse_pause
 from crony.domain.lint import Advice, advise
+from crony.domain.livejob import LiveJob
+from crony.domain.run import Done
 from crony.domain.schedule import Schedule, next_fire, parse_schedules, resolved
 from crony.errors import Invalid, Unavailable
 from crony.store.models import JobRow
@@ -24,8 +27,27 @@ MOST_FIRES = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How a job stands with the centre: what etcd says of it."""
+
+    revision: int
+    """The one that is live."""
+    next_at: int | None = None
+    """With a delay after the end: the next instant, where it is known."""
+    awaits: str = ""
+    """The run whose end it follows otherwise."""
+
+    @classmethod
+    def of(cls, live: LiveJob, done: Done | None) -> Standing:
+        """What a published job and its cursor say together."""
+        if done is None or live.deleted or not any(schedule.after_end for schedule in live.schedules):
+            return cls(live.revision)
+        return cls(live.revision, afterend.known(live, done).next_due(done.upto_at), afterend.awaited(live, done))
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as saved, and the revision that the centre sees (None: none, or etcd did not say)."""
+    """A job as saved, and how it stands with the centre (None: not at all, or etcd did not say)."""
 
     id: str
     name: str
@@ -33,11 +55,16 @@ class JobView:
     generation: int
     enabled: bool
     document: dict[str, Any]
-    live_revision: int | None
+    standing: Standing | None
     created_at: float
     updated_at: float
     updated_by: str = ""
     deleted_at: float | None = None
+
+    @property
+    def live_revision(self) -> int | None:
+        """The revision that the centre sees."""
+        return self.standing.revision if self.standing else None
 
     @property
     def live(self) -> bool:
@@ -67,11 +94,13 @@ class JobView:
         if not self.enabled or self.deleted_at is not None:
             return None
         after = max(after, self.paused_until or 0)
+        if self.job.after_end:
+            return self.standing.next_at if self.standing else None
         return next_fire(due_schedules(self.job, self.id, known or {}), int(after))
 
 
 def view_of(row: JobRow) -> JobView:
-    """A stored job, without its live revision."""
+    """A stored job, without how it stands."""
     return JobView(
         row.id,
         row.name,
@@ -122,6 +151,8 @@ class Preview:
     """The text has an `H` and the job no id yet: once saved it fires at other times."""
     warnings: tuple[Advice, ...] = ()
     """Likely mistakes in the schedule."""
+    known: bool = True
+    """Whether the fires are known beforehand; else `fires` has the next one at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +191,12 @@ def preview(
     job: str = EXAMPLE,
     *,
     lookup: Lookup | None = None,
+    standing: Standing | None = None,
 ) -> Preview:
     """The next `n` fires of a document's (or a bare `{schedule: …}`'s) schedule, each `H` and jitter by the `job`'s id.
 
-    Without an id an `H` is an example, and a jitter is not known: the instants are those before it. `lookup` finds
-    calendars. Raises `Invalid`.
+    Of a delay after the end there is at most the one that the `standing` of a saved job knows. Without an id an `H` is
+    an example, and a jitter is not known: the instants are those before it. `lookup` finds calendars. Raises `Invalid`.
     """
     if not 1 <= n <= MOST_FIRES:
         raise Invalid("n", f"must be between 1 and {MOST_FIRES}")
@@ -176,9 +208,12 @@ def preview(
     now = SYSTEM.wall() if after is None else after
     zone = schedules[0].timezone if schedules else "UTC"
     found = _next(schedules, int(now), n)
+    known_before = not any(schedule.after_end for schedule in schedules)
+    if not known_before and standing and standing.next_at and standing.next_at > now:
+        found = [standing.next_at]
     fires = [_fire(at, zone, now, marks(schedules, before, at)) for before, at in pairwise([int(now), *found])]
     example = job == EXAMPLE and any(schedule.hashed for schedule in schedules)
-    return Preview(fires, words, zone, example, tuple(advise(schedules, now)))
+    return Preview(fires, words, zone, example, tuple(advise(schedules, now)), known_before)
 
 
 def _next(schedules: tuple[Schedule, ...], after: int, n: int) -> list[int]:

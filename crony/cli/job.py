@@ -30,6 +30,7 @@ def job() -> None:
 @click.option("--cron", metavar="TEXT", help='Cron schedule, quoted: "*/5 * * * *".')
 @click.option("--dialect", metavar="DIALECT", help="Of --cron: cron (default), cron6 (seconds first) or quartz.")
 @click.option("--every", metavar="DURATION", help="Interval: 90s, 5m, 2h, 1d.")
+@click.option("--after-end", is_flag=True, help="Count --every from the end of the run before, not by the clock.")
 @click.option("--at", metavar="TIME", help="One moment: 2026-12-01T09:00:00+08:00.")
 @click.option("--timezone", metavar="ZONE", help="Time zone of the schedule, such as Asia/Shanghai (default UTC).")
 @click.option("--start", metavar="TIME", help="No fire of the schedule before this moment.")
@@ -112,7 +113,7 @@ def list_(query: str | None, enabled: bool | None, limit: int, api: Api, form: s
                     row["name"],
                     _state(row),
                     _schedule(row["document"].get("schedule")),
-                    show.away(row.get("next_fire_at")),
+                    "after a run's end" if row.get("awaits") else show.away(row.get("next_fire_at")),
                     (row.get("last_run") or {}).get("outcome") or "",
                     show.away((row.get("last_run") or {}).get("ended_at")),
                 )
@@ -139,9 +140,7 @@ def get(name: str, api: Api, form: str) -> None:
             ("state", _state(found)),
             ("revision", found["revision"]),
             ("live revision", found.get("live_revision")),
-            ("next fire", f"{show.moment(found['next_fire_at'])} ({show.away(found['next_fire_at'])})")
-            if found.get("next_fire_at")
-            else ("next fire", "none"),
+            ("next fire", _next(found)),
             ("last run", last.get("id")),
             ("outcome", last.get("outcome")),
         ]
@@ -287,6 +286,10 @@ def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
             if not whens:
                 raise click.UsageError(f"--{field} belongs to a schedule: add --cron.")
             document["schedule"][field] = given[field]
+    if given["after_end"]:
+        if not given["every"]:
+            raise click.UsageError("--after-end goes with --every.")
+        document["schedule"]["after"] = "end"
     if given["dialect"]:
         if not given["cron"]:
             raise click.UsageError("--dialect goes with --cron.")
@@ -374,10 +377,19 @@ def _schedule(schedule: Any) -> str:
     if isinstance(schedule, list):
         return f"{_schedule(schedule[0])} and {len(schedule) - 1} more" if len(schedule) > 1 else _schedule(schedule[0])
     zone = schedule.get("timezone")
+    if schedule.get("after"):
+        return f"{schedule['every']} after the end"
     for kind, words in (("cron", "{}"), ("every", "every {}"), ("at", "at {}")):
         if kind in schedule:
             return words.format(schedule[kind]) + (f" {zone}" if zone and zone != "UTC" else "")
     return "by hand"
+
+
+def _next(found: dict[str, Any]) -> str:
+    """When a job fires next, as far as that is known."""
+    if found.get("next_fire_at"):
+        return f"{show.moment(found['next_fire_at'])} ({show.away(found['next_fire_at'])})"
+    return f"when run {found['awaits']} has ended, and its delay" if found.get("awaits") else "none"
 
 
 def _say_next(found: dict[str, Any]) -> None:

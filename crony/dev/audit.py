@@ -2,10 +2,14 @@
 
 `due` looks at one second after the other and asks, by the words of the schedule alone, whether it is due: the dumbest
 way there is, on purpose. What happened is told by the records of etcd (`crony.dev.ledger` reads them).
+
+Fires that follow the ends of runs (`every: 5m, after: end`) are not known beforehand, and the totals say so: whether
+one was due is asked of the ends that were recorded.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +62,8 @@ class Facts:
     """Run -> how many times the outcome of its first attempt was written."""
     skips: list[tuple[int, int, int, str]] = field(default_factory=list)
     """(first instant, last instant, how many, reason) of recorded skips."""
+    overs: dict[int, float] = field(default_factory=dict)
+    """Fire instant -> when its run ended for good, or was decided to be none."""
 
 
 @dataclass
@@ -72,12 +78,16 @@ class Totals:
     lost: int = 0
     doubled: int = 0
     notes: list[str] = field(default_factory=list)
+    """What is wrong."""
+    remarks: list[str] = field(default_factory=list)
+    """What a reader should know of how it was counted."""
 
     def figures(self) -> dict[str, int]:
         """The figures alone."""
         return {name: getattr(self, name) for name in FIGURES}
 
 
+LONG_AGO = "1970-01-01T00:00:00Z"
 FIGURES = ("fires", "dispatched", "skipped", "succeeded", "failed", "lost", "doubled")
 
 
@@ -87,10 +97,14 @@ def count(jobs: Iterable[Facts]) -> Totals:
     for facts in jobs:
         try:
             due = set(due_between(facts.definitions, facts.start_at, facts.upto_at))
+            followed = due_after_ends(facts)
         except ValueError as error:
             total.notes.append(f"not judged: {facts.name}: this counter reads plain five-field cron only ({error})")
             continue
         fired = {at for at in facts.runs if facts.start_at < at <= facts.upto_at}
+        if followed is not None:
+            due |= followed
+            total.remarks.append(f"not known beforehand: the fires of {facts.name} were judged by the ends they follow")
         skips = [skip for skip in facts.skips if skip[3] != "paused" and facts.start_at < skip[0] <= facts.upto_at]
         explained = {at for at in due for first, last, _, _ in skips if first <= at <= last}
         for at in sorted(due - fired - explained):
@@ -128,8 +142,37 @@ def due_between(definitions: Sequence[Definition], after: int, until: int) -> li
     return found
 
 
+def due_after_ends(facts: Facts) -> set[int] | None:
+    """Every second that is due because something ended a delay before it; None for a job without such a schedule."""
+    found, any_at_all = set(), False
+    for place, definition in enumerate(facts.definitions):
+        following = facts.definitions[place + 1 : place + 2]
+        until = min(facts.upto_at, following[0].since_at) if following else facts.upto_at
+        for schedule in definition.schedules if definition.enabled else ():
+            if not schedule.get("after"):
+                continue
+            any_at_all = True
+            fires = sorted(at for at in facts.overs if definition.since_at < at <= until)
+            overs = [facts.overs[at] for at in fires]
+            if definition.since_at >= facts.start_at:
+                overs.append(definition.since_at)
+            elif fires := sorted(at for at in facts.runs if facts.start_at < at <= until)[:1]:
+                found.add(fires[0])  # it follows something from before the time looked at
+            for over in overs:
+                second = max(
+                    math.ceil(over) + int(_seconds(schedule["every"])), _instant(schedule.get("start") or LONG_AGO)
+                )
+                while second <= until and not _kept(schedule, second):
+                    second += 1
+                if second <= until and not (schedule.get("end") and second >= _instant(schedule["end"])):
+                    found.add(second)
+    return {at for at in found if facts.start_at < at} if any_at_all else None
+
+
 def due(schedule: Mapping[str, Any], second: int, job: str = "") -> bool:
     """Whether a schedule (of a document) of this job is due at this second. Raises ValueError for unknown words."""
+    if schedule.get("after"):
+        return False
     if schedule.get("jitter"):
         number = int(sha256(job.encode()).hexdigest()[:16], 16)
         second -= number % (int(_seconds(schedule["jitter"])) + 1)

@@ -65,6 +65,13 @@ def lively(address: str) -> list[dict[str, Any]]:
             retry={"max": 2, "delay": "1s", "backoff": "fixed", "jitter": False},
         ),
         _shell("slow", "takes longer than its interval: every second fire is skipped", "5s", "sleep 7; echo finally"),
+        _shell(
+            "after-the-end",
+            "starts 4 seconds after the run before it has ended",
+            "4s",
+            'sleep "$(( $(date +%s) % 3 )).5"; echo rested',
+            after="end",
+        ),
         _shell("too-slow", "is stopped by its timeout", "30s", "echo waiting; sleep 60", timeout="3s"),
         _shell(
             "broken",
@@ -83,7 +90,7 @@ def lively(address: str) -> list[dict[str, Any]]:
     ]
 
 
-def _shell(name: str, about: str, every: str | None, script: str, **more: Any) -> dict[str, Any]:
+def _shell(name: str, about: str, every: str | None, script: str, *, after: str = "", **more: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": FOLDER + name,
         "description": f"{about[0].upper()}{about[1:]}.",
@@ -93,5 +100,5 @@ def _shell(name: str, about: str, every: str | None, script: str, **more: Any) -
         **more,
     }
     if every:
-        document["schedule"] = {"every": every}
+        document["schedule"] = {"every": every, "after": after} if after else {"every": every}
     return document

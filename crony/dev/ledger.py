@@ -31,6 +31,7 @@ class _Job:
     ends: dict[str, list[str]] = field(default_factory=dict)
     firsts: dict[str, int] = field(default_factory=dict)
     skips: dict[str, tuple[int, int, int, str]] = field(default_factory=dict)
+    overs: dict[int, float] = field(default_factory=dict)
 
 
 class Ledger:
@@ -75,6 +76,7 @@ class Ledger:
                     ends={run: list(kinds) for run, kinds in job.ends.items()},
                     firsts=dict(job.firsts),
                     skips=list(job.skips.values()),
+                    overs=dict(job.overs),
                 )
                 for ident, job in self._jobs.items()
                 if job.start_at is not None and job.definitions
@@ -187,6 +189,8 @@ class Ledger:
                 return
             self._seen.add(key)
             job = self._jobs.setdefault(parts.job, _Job())
+            if outcome.final and parts.fire is not None:
+                job.overs[parts.fire] = outcome.ended_at
             if outcome.kind == Kind.SKIPPED:
                 first = int(outcome.fire_at or parts.fire or 0)
                 job.skips[run] = (first, outcome.to_at or first, outcome.count, outcome.reason)

@@ -225,6 +225,8 @@ class Dev:
         totals = count(ledger.facts(cut))
         for note in totals.notes:
             self.voice.warning(note)
+        for remark in totals.remarks:
+            self.voice.remark(remark)
         return totals.figures()
 
     # -- stop ----------------------------------------------------------------------------------

@@ -119,6 +119,11 @@ class Job:
     routing: Routing
     priority: int
 
+    @property
+    def after_end(self) -> bool:
+        """Whether its fires follow the ends of its runs."""
+        return any(schedule.after_end for schedule in self.schedules)
+
     def document(self) -> dict[str, Any]:
         """The document in normal form: every field, defaults filled in, durations and times as text."""
         return {

@@ -42,6 +42,8 @@ class Replaced(NamedTuple):
     """The `schedule` field in normal form, as JSON text."""
     paused_until: int = 0
     """Nothing was due by it up to this second."""
+    since_at: int = 0
+    """Since when it was in force; kept for a delay after the end, which counts from there."""
 
     def schedules(self, job: str) -> tuple[Schedule, ...]:
         """The parsed schedules, as the job of that id has them."""
@@ -101,7 +103,10 @@ class LiveJob:
         since_at: float = 0,
         replaced: Iterable[Replaced | Mapping[str, Any]] = (),
         published_at: float = 0.0,
+        times: tuple[bool, tuple[Schedule, ...], int] | None = None,
     ) -> None:
+        """`times`: what is due instead of what the document says, as (enabled, schedules, paused until)."""
+
         def keep(slot: str, value: Any) -> None:
             object.__setattr__(self, slot, value)
 
@@ -115,6 +120,9 @@ class LiveJob:
         keep("published_at", published_at)
         keep("_job", document if isinstance(document, Job) else None)
         keep("_raw", None if document is None or isinstance(document, Job) else _text(document))
+        if times is not None:
+            keep("_times", times)
+            return
         try:
             keep("_times", None if document is None or isinstance(document, Job) else _timing_of(document, id))
         except Invalid:
@@ -152,6 +160,7 @@ class LiveJob:
                     "enabled": item.enabled,
                     "schedule": json.loads(item.schedule),
                     **({"paused_until": item.paused_until} if item.paused_until else {}),
+                    **({"since_at": item.since_at} if item.since_at else {}),
                 }
                 for item in self.replaced
             ],
@@ -231,7 +240,8 @@ class LiveJob:
             # Nothing changed in time: this document goes on from where its predecessor began.
             since = self.since_at
         elif done is None or since > done:
-            chain.append(Replaced(since, enabled, text, paused))
+            began = self.since_at if any(schedule.after_end for schedule in self.job.schedules) else 0
+            chain.append(Replaced(since, enabled, text, paused, began))
         if len(chain) > LONGEST_CHAIN:
             raise Conflict(
                 f"the schedule of {job.name} was changed {LONGEST_CHAIN} times without a leader to follow",
@@ -381,5 +391,6 @@ def _timing_of(document: Mapping[str, Any], job: str) -> tuple[bool, tuple[Sched
 
 def _replaced(raw: Mapping[str, Any]) -> Replaced:
     return Replaced(
-        int(raw["until_at"]), bool(raw["enabled"]), _text(raw.get("schedule")), int(raw.get("paused_until", 0))
-    )
+        int(raw["until_at"]), bool(raw["enabled"]), _text(raw.get("schedule")), int(raw.get("paused_until", 0)),
+        int(raw.get("since_at", 0)),
+    )  # fmt: skip

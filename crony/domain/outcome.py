@@ -72,6 +72,8 @@ class Outcome(Record):
     idem: str = ""
     held: bool = False
     """The run waits for a person to decide what follows."""
+    awaited: bool = False
+    """As in the envelope: when this is final, the leader of the job is told."""
 
     def encode(self) -> bytes:
         """Stored bytes, at most `LIMIT`: nodes passed over, result, params, then long texts are cut; facts never."""

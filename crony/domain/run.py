@@ -123,6 +123,8 @@ class Envelope(Record):
     """rerun | fail | hold: what becomes of it when its node is lost after it started."""
     on_cut: str = "continue"
     """continue | stop: whether its work goes on when its node may be taken for lost."""
+    awaited: bool = False
+    """Something goes by the end of the run, such as a fixed delay: its leader is told of it."""
     expires_at: float = 0.0
     """A node refuses the envelope after this (etcd's clock)."""
     why: str = ""
@@ -173,7 +175,7 @@ class Request(Record):
     """`run/in/<id>`: what somebody asks of the leader."""
 
     kind: str
-    """run, cancel, unhold, backfill"""
+    """run, cancel, unhold, backfill; ended: a run that something waits for is over, told by whoever settles outcomes"""
     run: str = ""
     job: str = ""
     name: str = ""
@@ -195,6 +197,10 @@ class Request(Record):
     fires: list[int] = field(default_factory=list)
     """kind backfill: nominal seconds still to dispatch (rest of a `fire_all`)."""
     reason: str = ""
+    outcome: str = ""
+    """kind ended: the kind of the outcome that was final, and below which revision ran and when it ended."""
+    revision: int = 0
+    ended_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +228,11 @@ class Done(Record):
     upto_at: int
     fires: int = 0
     next_at: int | None = None
+    """With a delay after the end: the instant due next, where it is known."""
+    next_since: int = 0
+    """Which schedule `next_at` and `awaits` are of: the `since_at` of its document. Another one begins anew."""
+    awaits: str = ""
+    """The run whose end the next instant follows; empty: none does."""
     failures: int = 0
     held: str = ""
     """Why the leader does not fire this job (zone gone, say); empty: it does."""

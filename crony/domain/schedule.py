@@ -32,8 +32,8 @@ COUNT_LIMIT = 100_000
 """Fires that `count_between` counts one by one before it says "capped"."""
 
 _DAY = 86400
-_KNOWN = ("cron", "every", "at", "timezone", "dst", "anchor", "dialect", "calendars", *FIELDS)
-_HORIZON = 20 * 366 * _DAY
+_KNOWN = ("cron", "every", "after", "at", "timezone", "dst", "anchor", "dialect", "calendars", *FIELDS)
+HORIZON = 20 * 366 * _DAY
 """Seconds without a fire after which a schedule that keeps to calendars counts as over."""
 
 
@@ -76,6 +76,9 @@ class Schedule:
     hashed: bool = False
     """The text has an `H`: `cron` is an example until `resolved` says what it is for a job."""
     calendars: Calendars | None = None
+    after_end: bool = False
+    """Of `every`: a fire comes so long after the end of the run before it. Nobody knows beforehand when that is, so
+    no instant follows from the schedule alone: see `afterend`."""
 
     @property
     def shifted(self) -> bool:
@@ -99,6 +102,8 @@ class Schedule:
                 document["dialect"] = self.dialect
         if self.anchor_text:
             document["anchor"] = self.anchor_text
+        if self.after_end:
+            document["after"] = "end"
         limits: dict[str, Any] = self.window.document() if self.window else {}
         if self.calendars:
             limits["calendars"] = self.calendars.document()
@@ -133,6 +138,8 @@ class Schedule:
             return f"once at {self.text}"
         if self.kind == "every":
             words = duration_words(self.period)
+            if self.after_end:
+                return f"{words} after the end of the run before"
             return f"every {words.removeprefix('1 ') if words.count(' ') == 1 else words}"
         assert self.cron is not None
         return f"{describe(self.cron)} ({self.timezone})"
@@ -156,7 +163,7 @@ class Schedule:
         found = self._plain(after)
         if self.calendars is None or found is None:
             return found
-        where, until = self.zone or zone(self.timezone), min(found + _HORIZON, LAST - 1)
+        where, until = self.zone or zone(self.timezone), min(found + HORIZON, LAST - 1)
         while found is not None and found <= until:
             opens = self.calendars.open_from(found, where, until)
             if opens is None or opens == found:
@@ -166,6 +173,8 @@ class Schedule:
 
     def _plain(self, after: int) -> int | None:
         """The first instant later than `after` by the text alone."""
+        if self.after_end:
+            return None
         if self.kind == "every":
             return after + self.period - (after - self.anchor) % self.period
         if self.kind == "at":
@@ -192,7 +201,7 @@ class Schedule:
 
     def _count(self, after: int, until: int) -> int:
         """The same by the text alone."""
-        if until <= after:
+        if until <= after or self.after_end:
             return 0
         if self.kind == "every":
             return (until - self.anchor) // self.period - (after - self.anchor) // self.period
@@ -213,6 +222,8 @@ def parse_schedules(value: Any, field: str = "schedule") -> tuple[Schedule, ...]
         for index, schedule in enumerate(parsed):
             if schedule in parsed[:index]:
                 raise Invalid(f"{field}[{index}]", "is the same as an earlier schedule", hint="remove it")
+            if schedule.after_end and len(parsed) > 1:
+                raise Invalid(f"{field}[{index}].after", "does not go with other schedules", hint="make two jobs")
         return parsed
     return (parse_schedule(value, field),)
 
@@ -248,7 +259,7 @@ def _unlimited(given: Mapping[str, Any], field: str) -> Schedule:
             field, f"needs exactly one of cron, every, at; it has {have}", hint="for manual only: no schedule"
         )
     kind = kinds[0]
-    for name, owner in (("dst", "cron"), ("dialect", "cron"), ("anchor", "every")):
+    for name, owner in (("dst", "cron"), ("dialect", "cron"), ("anchor", "every"), ("after", "every")):
         if given.get(name) is not None and kind != owner:
             raise Invalid(f"{field}.{name}", f"goes with `{owner}` only", hint="remove it")
     timezone = given.get("timezone", "UTC")
@@ -273,9 +284,23 @@ def _unlimited(given: Mapping[str, Any], field: str) -> Schedule:
             raise Invalid(f"{field}.every", "must be whole seconds", hint="write 1s or more, such as 90s")
         anchor = given.get("anchor")
         start, start_text = (0, "") if anchor is None else parse_instant(anchor, f"{field}.anchor")
-        return _every_schedule(int(seconds), timezone, start, start_text)
+        if given.get("after") is None:
+            return _every_schedule(int(seconds), timezone, start, start_text)
+        return _after_end(given, field, _every_schedule(int(seconds), timezone, 0, ""))
     instant, text = parse_instant(given["at"], f"{field}.at")
     return Schedule("at", text, timezone, anchor=instant)
+
+
+def _after_end(given: Mapping[str, Any], field: str, schedule: Schedule) -> Schedule:
+    """`every` with `after: end`, which goes by no clock."""
+    choice(given["after"], f"{field}.after", ("end",))
+    for name in ("anchor", "count", "jitter"):
+        if given.get(name) is not None:
+            raise Invalid(
+                f"{field}.{name}", "does not go with `after: end`, whose fires nobody knows beforehand",
+                hint="remove one of the two",
+            )  # fmt: skip
+    return replace(schedule, after_end=True)
 
 
 @lru_cache(maxsize=65536)

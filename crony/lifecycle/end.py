@@ -75,6 +75,7 @@ def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **
         params=envelope.params or None,
         why=envelope.why,
         idem=envelope.idem,
+        awaited=envelope.awaited,
     )
     return replace(base, **facts)  # type: ignore[arg-type]
 

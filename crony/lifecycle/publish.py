@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from crony.clock import rfc3339
+from crony.domain import afterend
 from crony.domain.job import Job
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Outcome, SkipReason
@@ -167,6 +168,7 @@ class _Plan:
     def _skip(self, was: LiveJob, reason: SkipReason, detail: str) -> None:
         """One range record over everything that was due and is not decided; the cursor passes it."""
         assert self.done is not None
+        was = afterend.known(was, self.done)
         after, first = self.done.upto_at, was.next_due(self.done.upto_at)
         if first is None or first > self.line:
             return
@@ -235,9 +237,11 @@ class _Plan:
 
 
 def _unpaused(was: LiveJob) -> LiveJob:
-    """The job as it would have been without its pauses."""
+    """The job as it would have been without its pauses. A delay after the end has no instants while nothing runs."""
     enabled = tuple(item._replace(enabled=True, paused_until=0) for item in was.replaced)
-    return was.replace(document=replace(was.job, enabled=True, paused_until=0), replaced=enabled)
+    schedules = tuple(schedule for schedule in was.job.schedules if not schedule.after_end)
+    document = replace(was.job, enabled=True, paused_until=0, schedules=schedules)
+    return was.replace(document=document, replaced=enabled)
 
 
 def _past_ones(schedules: Iterable[Schedule], known: Sequence[Schedule], line: int) -> list[Schedule]:

@@ -23,12 +23,15 @@ def fires(
     lang: str = "en",
     *,
     lookup: Lookup | None = None,
+    standing: views.Standing | None = None,
 ) -> dict[str, Any]:
     """The next `n` fires of a document's schedule; marks and warnings in `lang`. `lookup` finds calendars.
 
+    `known` false: the fires are not known beforehand, but for the next one that a saved job's `standing` may know.
+
     Raises `Invalid`.
     """
-    found = views.preview(document, n, after, job, lookup=lookup)
+    found = views.preview(document, n, after, job, lookup=lookup, standing=standing)
     shown = [
         {
             "at": rfc3339(fire.at),
@@ -44,6 +47,7 @@ def fires(
     ]
     return {
         "fires": shown,
+        "known": found.known,
         "words": found.words,
         "timezone": found.timezone,
         "example": found.example,

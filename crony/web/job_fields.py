@@ -17,7 +17,7 @@ from crony.errors import Invalid
 KINDS = ("shell", "http", "python")
 DEFAULTS: dict[str, str] = {
     "name": "", "description": "", "enabled": "1", "paused_until": "", "tags": "", "owner": "",
-    "schedule_kind": "cron", "cron": "0 2 * * *", "dialect": "cron", "every": "5m", "at": "",
+    "schedule_kind": "cron", "cron": "0 2 * * *", "dialect": "cron", "every": "5m", "after": "", "at": "",
     "timezone": "UTC", "dst": "", "start": "", "end": "", "count": "", "jitter": "",
     "action_kind": "shell", "shell_mode": "command", "command": "", "script": "", "interpreter": "/bin/sh",
     "env": "", "cwd": "", "stdin": "",
@@ -36,7 +36,7 @@ FLAGS = ("enabled", "verify_tls", "retry_jitter", "retry_elsewhere")
 """Check boxes: absent from a form that was sent means off."""
 
 _PATHS = (
-    (r"schedule\.(cron|dialect|every|at|timezone|dst|start|end|count|jitter)", r"\1"),
+    (r"schedule\.(cron|dialect|every|after|at|timezone|dst|start|end|count|jitter)", r"\1"),
     (r"schedule.*", "cron"),
     (r"action\.command.*", "command"),
     (r"action\.(script|interpreter|cwd|stdin|method|url|body|expect_status|verify_tls|task)\b.*", r"\1"),
@@ -130,7 +130,7 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
         values[values["schedule_kind"]] = job.schedules[0].text
         values["timezone"], values["dst"] = when["timezone"], when.get("dst", "")
         values |= {name: str(when.get(name, "")) for name in ("start", "end", "count", "jitter")}
-        values["dialect"] = when.get("dialect", "cron")
+        values["dialect"], values["after"] = when.get("dialect", "cron"), when.get("after", "")
     _action_fields(values, full["action"])
     values["params"] = _text(full["params"]) if full["params"] else ""
     for key, value in full["retry"].items():
@@ -196,6 +196,8 @@ def schedule(values: Mapping[str, str]) -> dict[str, Any] | None:
     made: dict[str, Any] = {kind: values[kind].strip()}
     if values["timezone"].strip():
         made["timezone"] = values["timezone"].strip()
+    if kind == "every" and values["after"]:
+        made["after"] = values["after"]
     if kind == "cron" and values["dst"]:
         made["dst"] = values["dst"]
     if kind != "at":

@@ -31,6 +31,7 @@ def job(info: JobInfo) -> dict[str, Any]:
         "live_revision": view.live_revision,
         "document": view.document,
         "next_fire_at": rfc3339(info.next_at),
+        "awaits": (view.standing.awaits or None) if view.standing else None,
         "last_run": None
         if last is None
         else {"id": last.id, "outcome": last.outcome, "ended_at": rfc3339(last.ended_at), "duration": last.duration},

@@ -20,12 +20,12 @@ from crony.clock import SYSTEM, rfc3339
 from crony.domain import ids
 from crony.domain.calendar import date_of
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Done, State, UnknownRecord, WaitReason
+from crony.domain.run import Done, State, Trigger, UnknownRecord, WaitReason
 from crony.domain.schedule import Schedule, last_fire, next_fire
 from crony.domain.shards import shard_of
 from crony.errors import NotFound
 from crony.store import runs as archive
-from crony.store.runs import SkipView
+from crony.store.runs import Filter, SkipView
 from crony.web import formats, jobs, runs, shapes, words
 from crony.web.i18n import N_, translator
 from crony.web.rendering import WORDS, waiting_for
@@ -249,11 +249,45 @@ def _without_record(
         return answer("unreadable", N_("Revision %(n)s was in force, which this version of Crony cannot read."))
     if not schedules:
         return answer("manual_only", N_("Revision %(n)s was in force, which has no schedule: it runs by hand only."))
+    if not due and schedules[0].after_end:
+        return _follows(web, view, at, facts, revision)
     if not due:
         return _not_due(view, at, schedules, facts, revision)
     if at > SYSTEM.wall():
         return answer("not_yet", N_("It is due then by revision %(n)s; that moment has not come."))
     return _undecided(web, view, at, facts, revision)
+
+
+def _follows(web: Web, view: JobView, at: int, facts: dict[str, object], revision: int) -> Answer:
+    """Of a delay after the end nothing is due but what follows the end of the run before."""
+    said = [
+        (
+            N_("Revision %(n)s was in force: each fire follows the end of the run before it, and none was due then."),
+            facts,
+        )
+    ]
+    now = view.standing
+    if now is not None and revision == view.revision and now.awaits and at >= _fire_of(now.awaits):
+        run: dict[str, object] = {"run": now.awaits}
+        said.append((N_("It waits for the end of run %(run)s."), run))
+        return Answer(view, at, "not_due", tuple(said), revision=revision)
+    known = Filter(job=view.id, trigger=Trigger.SCHEDULE, until=at + 1)
+    before = next(iter(archive.list_runs(web.db, known, limit=1).items), None)
+    if before is not None and before.fire_at is not None and before.ended_at is not None:
+        values = {"run": before.id, "before": At(before.fire_at), "ended": At(before.ended_at)}
+        said.append((N_("The run before it, %(run)s, fired %(before)s and ended %(ended)s."), values))
+    after = now.next_at if now is not None and now.next_at is not None and now.next_at > at else None
+    if after is not None:
+        said.append((N_("The next fire is %(after)s."), {"after": At(after)}))
+    return Answer(
+        view, at, "not_due", tuple(said), None, None, revision,
+        int(before.fire_at) if before is not None and before.fire_at is not None else None, after,
+    )  # fmt: skip
+
+
+def _fire_of(run: str) -> int:
+    """The instant of a fire's run."""
+    return ids.parse_run_id(run).fire or 0
 
 
 def _not_due(

@@ -228,6 +228,8 @@ def _one(text: str, _: Gettext) -> str:
             return _(message, said=_one(match["said"], _), what=what)
     if match := re.fullmatch("once at (.+)", text):
         return _("once at %(time)s", time=match[1])
+    if match := re.fullmatch("([0-9]+ [a-z]+(?: [0-9]+ [a-z]+)*) after the end of the run before", text):
+        return _("%(period)s after the end of the run before", period=_period(match[1], _))
     zone = ""
     if match := re.fullmatch(r"(.+) \(([A-Za-z0-9_+/-]+)\)", text):
         text, zone = match[1], f" ({match[2]})"

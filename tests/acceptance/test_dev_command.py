@@ -50,6 +50,8 @@ def test_the_measured_run_ends_by_itself_and_lost_nothing(tmp_path: Path) -> Non
         r"succeeded +demo/flaky .* attempt 2", dev.text
     )
     assert re.search(r"skipped +demo/slow +overlap", dev.text)
+    assert "not known beforehand: the fires of demo/after-the-end were judged by the ends they follow" in dev.text
+    assert re.search(r"succeeded +demo/after-the-end", dev.text) and "not due, yet fired" not in dev.text
     assert alive(children) == []
 
 

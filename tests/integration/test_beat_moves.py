@@ -21,7 +21,7 @@ from crony.lifecycle.archive import archive
 from crony.lifecycle.cancel import cancel, drop, order
 from crony.lifecycle.fire import fire
 from crony.lifecycle.move import Dispatch, Entangled, Lead, Move, transaction
-from crony.lifecycle.note import forget, note
+from crony.lifecycle.note import forget, note, pass_over
 from crony.lifecycle.release import finish, park, release
 from crony.lifecycle.reroute import renew, reroute
 from crony.lifecycle.settle import Position, settle
@@ -117,7 +117,10 @@ MOVES: dict[str, Callable[[World], Move]] = {
         claim_key=w.keys.claim("run.n", PLACE), claim_seen=w.at[w.keys.claim("run.n", PLACE)], value=b"{}",
     ),
     "drop": lambda w: drop(w.keys, "q", request_seen=w.at[w.keys.run_in("q")]),
-    "settle": lambda w: settle(w.keys, settled_seen=w.at[w.keys.settled], position=Position(5, "k"), alerts=[ALERT]),
+    "settle": lambda w: settle(
+        w.keys, settled_seen=w.at[w.keys.settled], position=Position(5, "k"), alerts=[ALERT],
+        ends={"s5.r": Request("ended", run=RUN, job=JOB)},
+    ),
     "tell": lambda w: tell(w.keys, ALERT, gone="gone"),
     "tell of a wait": lambda w: tell(w.keys, ALERT, seen={w.keys.run_wait(RUN): w.at[w.keys.run_wait(RUN)]}),
     "take the lead": lambda w: take_the_lead(
@@ -127,6 +130,14 @@ MOVES: dict[str, Callable[[World], Move]] = {
     "archive": lambda w: archive({w.keys.out(RUN, 9): w.at[w.keys.out(RUN, 9)]}),
     "note": lambda w: note(
         w.keys, JOB, job_seen=w.at[w.keys.job(JOB)], done_seen=w.at[w.keys.done(JOB)], done=Done(6, held="why")
+    ),
+    "note an end": lambda w: note(
+        w.keys, JOB, job_seen=w.at[w.keys.job(JOB)], done_seen=w.at[w.keys.done(JOB)], done=Done(6, next_at=9),
+        ends={"q": w.at[w.keys.run_in("q")]},
+    ),
+    "pass an end over": lambda w: pass_over(
+        w.keys, JOB, job_seen=w.at[w.keys.job(JOB)], done_seen=w.at[w.keys.done(JOB)],
+        ends={"q": w.at[w.keys.run_in("q")]},
     ),
     "forget": lambda w: forget(w.keys, JOB, job_seen=w.at[w.keys.job(JOB)], done_seen=w.at[w.keys.done(JOB)]),
 }  # fmt: skip
@@ -152,6 +163,8 @@ RESTS_ON = {
     "alerts sent": {"sent"},
     "archive": {"out"},
     "note": {"job", "done"},
+    "note an end": {"job", "done", "in"},
+    "pass an end over": {"job", "done", "in"},
     "forget": {"job", "done"},
 }
 

@@ -95,6 +95,29 @@ def test_an_edit_decides_the_instants_after_its_second_only() -> None:
     assert due_between(definitions, START, START + 30) == [START + 10, START + 15, START + 30]
 
 
+def after_end(*fires: int, overs: dict[int, float], **more: Any) -> Facts:
+    definitions = [Definition(START, True, ({"every": "10s", "after": "end"},))]
+    return Facts("job", START, START + 60, definitions, **fired(*fires), overs=overs, **more)
+
+
+def test_fires_that_follow_ends_are_judged_by_the_ends_and_it_says_so() -> None:
+    overs = {START + 10: START + 14.2, START + 25: START + 25.0, START + 35: START + 61.0}
+    total = count([after_end(*overs, overs=overs)])
+    assert (total.lost, total.doubled, total.dispatched, total.notes) == (0, 0, 3, [])
+    assert total.remarks == ["not known beforehand: the fires of job were judged by the ends they follow"]
+    skips = [(START + 10, START + 10, 1, "overlap")]
+    total = count([after_end(START + 21, overs={START + 10: START + 10.4}, skips=skips)])
+    assert (total.lost, total.dispatched, total.skipped, total.notes) == (0, 1, 1, [])
+
+
+def test_a_fire_that_follows_no_end_and_an_end_without_a_fire_are_named() -> None:
+    overs = {START + 10: START + 14.2}
+    total = count([after_end(START + 10, overs=overs)])
+    assert total.lost == 1 and _text(START + 25)[:19] in total.notes[0]
+    total = count([after_end(START + 10, START + 25, START + 40, overs=overs)])
+    assert (total.lost, len(total.notes)) == (0, 1) and "not due" in total.notes[0]
+
+
 def test_what_it_cannot_read_it_does_not_pass_over() -> None:
     for schedule in ({"cron": "* * * *"}, {"cron": "x * * * *"}, {"every": "5"}, {"every": "soon"}):
         with pytest.raises((ValueError, KeyError)):

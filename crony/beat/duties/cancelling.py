@@ -118,7 +118,7 @@ def _told(sealed: str, run: str) -> Envelope:
         return Envelope.read(peek(sealed))
     except (UnknownRecord, ValueError, LookupError, TypeError, RecursionError):
         parts = ids.parse_run_id(run)
-        return Envelope(run, parts.job, parts.job, parts.generation, 0, 1, "", "", "", {})
+        return Envelope(run, parts.job, parts.job, parts.generation, 0, 1, "", "", "", {}, awaited=True)
 
 
 def _never_started(request: Request, reason: str, now: float) -> Outcome:

@@ -18,7 +18,7 @@ from crony.beat.desk import Desk
 from crony.beat.duties.cancelling import make_room
 from crony.beat.entries import JobEntry
 from crony.beat.office import Office
-from crony.domain import ids
+from crony.domain import afterend, ids
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Outcome, SkipReason
 from crony.domain.run import Done, Request, Trigger, UnknownRecord, Wait, WaitReason
@@ -112,7 +112,7 @@ class Firing:
     def _read(self, entry: JobEntry, done: Done) -> None:
         """Work out a job's next due instant from its document."""
         try:
-            live = entry.document(self._office.webs)
+            live = self._known(entry, done)
             entry.problem = ""
             if done.held and live.revision <= done.held_revision:
                 entry.problem = done.held
@@ -125,6 +125,10 @@ class Firing:
             self._distrust(entry, error)
         except Exception as error:
             self._office.committer.send("note", [self._hold(entry, done, None, error)])
+
+    def _known(self, entry: JobEntry, done: Done) -> LiveJob:
+        """Its document, with the instant that follows from an end where it goes by ends."""
+        return afterend.known(entry.document(self._office.webs), done)
 
     def _plan(self, job: str, due: int | None) -> None:
         entry = self._office.book.jobs[job]
@@ -223,7 +227,7 @@ class Firing:
     def _job(self, entry: JobEntry, done: Done, now: float) -> Step | None:
         """One decision over everything the job has due."""
         office = self._office
-        live = entry.document(office.webs)
+        live = self._known(entry, done)
         others = office.book.live(entry.id) if live.job.overlap != "allow" else []
         busy, most = others[0] if others else "", policy.at_once(len(entry.sealed))
         waiting = len(office.book.line(entry.id)) if others else 0
@@ -241,20 +245,23 @@ class Firing:
             rest = Request("backfill", job=live.id, name=live.name, generation=live.generation,
                            trigger=Trigger.SCHEDULE.value, fires=list(plan.rest), requested_at=now)  # fmt: skip
             backfill = ids.request_id(), rest
+        run = ids.fire_run_id(live.id, live.generation, plan.upto)
+        ran = plan.upto in (*plan.fires[-1:], *plan.waits[-1:], *plan.rest[-1:])
+        after = replace(
+            done,
+            upto_at=plan.upto,
+            fires=done.fires + len(plan.fires) + len(plan.waits) + len(plan.rest),
+            held="",
+            held_revision=0,
+        )
+        after = afterend.fired(entry.document(office.webs), after, run if ran else "", now)
+        due_at = afterend.known(entry.document(office.webs), after).next_due(plan.upto)
         move = fire(
             office.keys,
             entry.id,
             job_seen=entry.seen,
             done_seen=entry.done_seen,
-            done=replace(
-                done,
-                upto_at=plan.upto,
-                fires=done.fires + len(plan.fires) + len(plan.waits) + len(plan.rest),
-                held="",
-                held_revision=0,
-                due_at=live.next_due(plan.upto),
-                due_seen=entry.seen,
-            ),
+            done=replace(after, due_at=due_at, due_seen=entry.seen),
             dispatches=dispatches,
             waits=waits,
             skips=[skip_record(live, skip, now) for skip in plan.skips],
@@ -286,7 +293,7 @@ class Firing:
             if entry.refusals >= 3:
                 entry.rest_until = office.mono() + min(1.0, 0.02 * 2 ** min(entry.refusals, 10))
         elif verdict is Verdict.IMPOSSIBLE and entry.done is not None and not entry.done.held:
-            due = entry.document(office.webs).next_due(entry.done.upto_at)
+            due = self._known(entry, entry.done).next_due(entry.done.upto_at)
             office.committer.send("note", [self._hold(entry, entry.done, due, ValueError("its message is too large"))])
 
     # -- jobs that cannot be decided -----------------------------------------------------------

@@ -299,6 +299,7 @@ class Inbox:
             fire_at=fires[0],
             to_at=fires[-1],
             count=len(fires),
+            awaited=True,
         )
         move = admit(
             self._office.keys, asked.id, request_seen=asked.seen, job=self._office.owner(request.job), skips=[skip]

@@ -100,7 +100,8 @@ class Quarantine:
         if told is not None:
             end = outcome_of(told, Kind.REFUSED, ended_at=now, fence=0, final=True, reason=words)
         else:
-            end = Outcome(run, parts.job, parts.job, parts.generation, 0, 0, Kind.REFUSED.value, True, "", now, words)
+            end = Outcome(run, parts.job, parts.job, parts.generation, 0, 0, Kind.REFUSED.value, True, "", now, words,
+                          awaited=True)  # fmt: skip
         if office.book.seen(office.keys.out(run, "end")):
             return self._step(key, bury(office.keys, key, dead_seen=seen, record=record), "buried")
         return self._step(key, bury(office.keys, key, dead_seen=seen, record=record, outcome=end), "buried")

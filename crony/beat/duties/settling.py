@@ -1,6 +1,6 @@
 """Settling: outcomes have their consequences in revision order, then go to the archiver (transaction 16).
 
-The consequences, for now: a run that failed for good is an alert.
+The consequences, for now: a run that failed for good is an alert, and the leader of a job is told of an awaited end.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from crony.beat.duties.alerts import Undelivered
 from crony.beat.duties.archiver import Archiver, Item
 from crony.beat.duty import Background
 from crony.beat.office import Office
-from crony.domain.alert import Alert, not_kept
+from crony.domain.alert import not_kept
 from crony.domain.node import NodeFacts
-from crony.lifecycle.settle import Position, consequences, settle
+from crony.lifecycle.settle import Consequences, consequences, settle
 
 log = logging.getLogger("crony.beat")
 
@@ -62,18 +62,24 @@ class Settling:
             found = consequences(office.keys, ((seen, key, outs[key][1]) for seen, key in due), settled)
             if len(due) == MOST or not found.position.covers(*due[-1]):
                 office.book.news.outs, self._next = True, mono
-            self._send(found.position, list(found.alerts))
+            self._send(found)
         else:
             self._hand_over()
         return max(0.0, self._next - mono) if office.book.news.outs else None
 
-    def _send(self, position: Position, alerts: list[Alert]) -> None:
-        """Put the position and the alerts, as far as there is room; the others are counted in one of their own."""
-        office, room = self._office, self._undelivered.room
+    def _send(self, found: Consequences) -> None:
+        """Put them, alerts as far as there is room; the others are counted in one of their own."""
+        office, room, alerts = self._office, self._undelivered.room, list(found.alerts)
         kept, more = alerts[:room], len(alerts[room:])
         told = [*kept, not_kept(self._term, self._not_kept + more, office.wall())] if more else kept
         self._busy = True
-        move = settle(office.keys, settled_seen=office.book.seen(office.keys.settled), position=position, alerts=told)
+        move = settle(
+            office.keys,
+            settled_seen=office.book.seen(office.keys.settled),
+            position=found.position,
+            alerts=told,
+            ends=found.ends,
+        )
 
         def settled(verdict: Verdict) -> None:
             if verdict is Verdict.DONE and told:

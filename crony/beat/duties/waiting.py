@@ -311,4 +311,5 @@ def _without_envelope(run: str, why: str, now: float) -> Outcome:
         trigger="",
         ended_at=now,
         reason=f"given up: {why}",
+        awaited=True,  # perhaps: nobody can tell any more
     )

@@ -156,9 +156,10 @@ def fires(
     n: Annotated[int, Query(ge=1, le=100)] = 10,
     after: Annotated[str | None, Query(max_length=40)] = None,
 ) -> dict[str, Any]:
-    """The next fires by the job's schedule; for a paused job those it would have."""
-    view = web.catalog.get(ref)
-    return explaining.fires(view.document, n, instant(after, "after"), view.id, lookup=web.catalog.calendars.contents)
+    """The next fires by the job's schedule; for a paused job those it would have. `known` false: they follow ends."""
+    view, lookup = web.catalog.get(ref), web.catalog.calendars.contents
+    standing = view.standing if view.on else None
+    return explaining.fires(view.document, n, instant(after, "after"), view.id, lookup=lookup, standing=standing)
 
 
 @router.get("/jobs/{ref}/why", dependencies=[Depends(VIEWER)])

@@ -84,7 +84,8 @@ def one(
         "answer": None,
     }
     if tab == "overview":
-        values["fires"] = views.preview(view.document, 10, job=view.id, lookup=web.catalog.calendars.contents)
+        lookup, standing = web.catalog.calendars.contents, view.standing if view.on else None
+        values["fires"] = views.preview(view.document, 10, job=view.id, lookup=lookup, standing=standing)
         values["skips"] = archive.list_skips(web.db, job=view.id, limit=5).items
         moment = why.instant(at, infos[0].zone) if at else None
         values["answer"] = why.why(web, view.id, moment) if moment is not None else None
