@@ -18,6 +18,7 @@ test: $(VENV)/.dev services ## everything: linters, types, import layers, all te
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --config setup.cfg --no-cache
+	cd sdk && $(abspath $(VENV))/bin/lint-imports --config setup.cfg --no-cache
 	@rm -f .pytest_cache/v/cache/lastfailed
 	$(PY) -m pytest -n 3 --dist worksteal || { [ $$? = 1 ] && $(PY) -m tests.second_chance; }
 
@@ -72,13 +73,13 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(PY)
 	@$(PY) -m pip install --quiet --editable '.[etcd]'
 	@touch $@
 
-$(VENV)/.dev: setup.cfg pyproject.toml | $(PY)
+$(VENV)/.dev: setup.cfg pyproject.toml sdk/setup.cfg sdk/pyproject.toml | $(PY)
 	@echo "installing Crony and its development tools into $(VENV) (once)"
-	@$(PY) -m pip install --quiet --editable '.[etcd,dev]'
+	@$(PY) -m pip install --quiet --editable '.[etcd,dev]' --editable ./sdk
 	@touch $@ $(VENV)/.run
 
 # command:Debian package
-SERVICES := etcd:etcd-server mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb:mariadb-client-core chromium:chromium
+SERVICES := etcd:etcd-server mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb:mariadb-client-core chromium:chromium go:golang-go javac:default-jdk-headless
 FONTS := fonts-noto-cjk
 
 services: ## what the tests need beside Python: installed when root on Debian, else named

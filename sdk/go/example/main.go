@@ -1,0 +1,98 @@
+// A service in Go: POST /complete, /fail and /wait answer 202 and report later. It prints its port.
+// With an argument it checks the examples in that file instead (vectors.json), and prints the names of those it takes.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"crony"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		check(os.Args[1])
+		return
+	}
+	secrets := strings.Split(os.Getenv("CRONY_CALL_SECRETS"), ",")
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+		if err == nil {
+			err = crony.Verify(r, body, secrets, time.Now())
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		completion, err := crony.FromHeader(r.Header)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		go work(completion, r.URL.Path)
+		w.WriteHeader(http.StatusAccepted)
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
+	log.Fatal(http.Serve(listener, nil))
+}
+
+func work(completion *crony.Completion, path string) {
+	ctx, stop := completion.Alive(context.Background())
+	defer stop()
+	completion.Progress(ctx, 50, "half way")
+	completion.Log(ctx, "a line of Go 日\n")
+	var err error
+	switch path {
+	case "/fail":
+		_, err = completion.Fail(ctx, "the work went wrong", true)
+	case "/wait":
+		<-ctx.Done()
+		_, err = completion.Complete(context.Background(), nil) // too late: refused
+	default:
+		_, err = completion.Complete(ctx, map[string]any{"by": "Go", "run": completion.Run})
+	}
+	fmt.Println(completion.Run, err)
+}
+
+func check(path string) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var file struct {
+		Vectors []struct {
+			Name, Secret, Method, Target, Run, Signature string
+			Timestamp                                    int64
+			Attempt                                      int
+			Body                                         []byte
+		}
+	}
+	if err := json.Unmarshal(content, &file); err != nil {
+		log.Fatal(err)
+	}
+	for _, v := range file.Vectors {
+		header := http.Header{}
+		header.Set("X-Crony-Run", v.Run)
+		header.Set("X-Crony-Attempt", strconv.Itoa(v.Attempt))
+		header.Set("X-Crony-Timestamp", strconv.FormatInt(v.Timestamp, 10))
+		header.Set("X-Crony-Signature", v.Signature)
+		request := &http.Request{Method: v.Method, RequestURI: v.Target, Header: header}
+		at, secrets := time.Unix(v.Timestamp, 0), []string{"another-" + v.Secret, v.Secret}
+		if crony.Verify(request, v.Body, secrets, at) == nil && crony.Verify(request, v.Body, secrets, at.Add(301*time.Second)) != nil {
+			fmt.Println(v.Name)
+		}
+	}
+}

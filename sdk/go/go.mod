@@ -1,0 +1,3 @@
+module crony
+
+go 1.19
