@@ -1,201 +1,124 @@
-"""Cron firing times against two independent oracles: brute force over every minute, and cronsim."""
+"""Firing times next to odd clock changes, of all zones that have any, against two independent oracles.
+
+Brute force looks at each minute around a change and applies the documented rule; cronsim computes by itself. A case is
+one random text with one rule next to one change: 10,000 of them in a run (see `random_cron` for the seed).
+"""
 
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
-from itertools import product
 from zoneinfo import ZoneInfo, _zoneinfo, available_timezones
 
 import pytest
 from cronsim import CronSim
 
-from crony.domain.schedule import count_between, fires_between, last_fire, next_fire, parse_schedules
+from crony.domain.schedule import Schedule, count_between, fires_between, last_fire, next_fire, parse_schedule
 from crony.domain.zones import Zone, zone
+from crony.errors import Invalid
+from tests.helpers.odd_days import DAY, HOUR, NAMED, Change, between, brute, draw, minutes
+from tests.helpers.random_cron import DIALECTS, SEED, TIMES, Case, random_case
 
-SEED = 20261122
-
-# Zone, and the UTC day around which its clocks do something odd.
-CHANGES = [
-    ("America/New_York", "2026-03-08"),
-    ("America/New_York", "2026-11-01"),
-    ("Australia/Lord_Howe", "2026-04-04"),  # back by 30 minutes
-    ("Australia/Lord_Howe", "2026-10-03"),  # forward by 30 minutes
-    ("Pacific/Apia", "2011-12-30"),  # the 30th never was
-    ("Pacific/Kwajalein", "1993-08-21"),  # nor was the 21st here
-    ("Africa/Casablanca", "2026-02-15"),  # Ramadan begins
-    ("Africa/Casablanca", "2026-03-22"),  # and ends
-    ("America/Havana", "2026-03-08"),  # midnight does not exist
-    ("America/Havana", "2026-11-01"),
-    ("Asia/Beirut", "2026-03-28"),  # neither here
-    ("Asia/Beirut", "2026-10-24"),  # midnight comes twice
-    ("Europe/Dublin", "2026-10-25"),  # "negative" summer time
-    ("Antarctica/Troll", "2026-03-29"),  # two hours
-    ("Asia/Pyongyang", "2018-05-04"),  # 30 minutes for good
-    ("America/Caracas", "2016-05-01"),
-    ("Asia/Kathmandu", "2026-06-01"),  # quarter-hour offset, no change
-    ("UTC", "2026-06-01"),
-]
-HALF_HOURS = {"Australia/Lord_Howe", "Asia/Pyongyang", "America/Caracas"}
+CHANGES, TEXTS, RULES = 160 * TIMES, 15, ("once", "elapsed", "both")
+"""7,200 cases by brute force, all three rules of each text; and 2,800 by cronsim."""
+SIMULATED, FAR = {"cron": 140 * TIMES, "cron6": 60 * TIMES}, 14
 
 
-def epoch(moment: datetime) -> int:
-    return int(moment.timestamp())
+def schedule_of(case: Case, name: str, rule: str = "") -> Schedule | None:
+    """What Crony makes of it; None when it says that there is no such day."""
+    more = {"dst": rule} if rule else {}
+    try:
+        return parse_schedule({"cron": case.text, "dialect": case.dialect, "timezone": name, **more})
+    except Invalid as error:
+        assert "never fires" in error.problem, (SEED, case.dialect, case.text, str(error))
+        return None
 
 
-def day_matches(cron: dict[str, set[int]], either: bool, label: datetime) -> bool:
-    if label.month not in cron["month"]:
-        return False
-    day, weekday = label.day in cron["day"], label.isoweekday() % 7 in cron["weekday"]
-    return (day or weekday) if either else (day and weekday)
-
-
-@cache
-def minutes_around(name: str, day: str) -> tuple[list[int], list[datetime], dict[datetime, list[int]]]:
-    """Every minute of three days: instants, their labels, and where each label occurs."""
-    info = ZoneInfo(name)
-    start = epoch(datetime.fromisoformat(day).replace(tzinfo=UTC) - timedelta(days=1))
-    instants = list(range(start, start + 3 * 86400, 60))
-    labels = [datetime.fromtimestamp(instant, UTC).astimezone(info).replace(tzinfo=None) for instant in instants]
-    places: dict[datetime, list[int]] = {}
-    for instant, label in zip(instants, labels, strict=True):
-        places.setdefault(label, []).append(instant)
-    return instants, labels, places
-
-
-def brute(cron: dict[str, set[int]], either: bool, rule: str, name: str, day: str) -> list[int]:
-    """Fires in the three days, from nothing but the table and the rule as documented."""
-    instants, labels, places = minutes_around(name, day)
-    fires: set[int] = set()
-    midnight = labels[0].replace(hour=0, minute=0)
-    while midnight <= labels[-1]:
-        if day_matches(cron, either, midnight):
-            for hour, minute in product(cron["hour"], cron["minute"]):
-                label = midnight.replace(hour=hour, minute=minute)
-                found = places.get(label, [])
-                if found:
-                    fires.update(found[:1] if rule == "once" else found)
-                elif rule != "elapsed" and labels[0] < label < labels[-1]:
-                    fires.add(instants[bisect_right(labels, label)])  # where there is a gap, labels only rise
-        midnight += timedelta(days=1)
-    return sorted(fires)
-
-
-FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 6))
-
-
-def random_field(rng: random.Random, low: int, high: int, stars: float) -> tuple[str, set[int]]:
-    """Text of one field, and the values it stands for."""
-    kind = rng.random()
-    if kind < stars:
-        return "*", set(range(low, high + 1))
-    if kind < stars + 0.15:
-        step = rng.randint(1, max(1, (high - low) // 2))
-        return f"*/{step}", set(range(low, high + 1, step))
-    texts, values = [], set()
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        first = rng.randint(low, high)
-        if rng.random() < 0.3 and first < high:
-            last = rng.randint(min(first + 1, high), high)
-            step = rng.randint(1, 4)
-            texts.append(f"{first}-{last}" + (f"/{step}" if step > 1 else ""))
-            values |= set(range(first, last + 1, step))
-        else:
-            texts.append(str(first))
-            values.add(first)
-    return ",".join(texts), values
-
-
-def random_cron(rng: random.Random) -> tuple[str, dict[str, set[int]], bool]:
-    """A text that matters around a change: many early hours, few restrictions of days."""
-    parts, cron = [], {}
-    for name, low, high in FIELDS:
-        stars = {"minute": 0.2, "hour": 0.25, "day": 0.75, "month": 0.9, "weekday": 0.75}[name]
-        text, values = random_field(rng, low, 4 if name == "hour" and rng.random() < 0.7 else high, stars)
-        if name == "hour" and text == "*":
-            values = set(range(24))
-        elif name == "hour" and text.startswith("*/"):
-            values = set(range(0, 24, int(text[2:])))
-        parts.append(text)
-        cron[name] = values
-    return " ".join(parts), cron, "*" not in parts[2] and "*" not in parts[4]
-
-
-def cases(count: int, salt: str) -> Iterator[tuple[str, dict[str, set[int]], bool, str, str, random.Random]]:
-    rng = random.Random(f"{SEED}{salt}")
-    for _ in range(count):
-        name, day = rng.choice(CHANGES)
-        text, cron, either = random_cron(rng)
-        yield text, cron, either, name, day, rng
+def near(change: Change) -> datetime:
+    """Local time just before a change, for texts that matter then."""
+    return datetime.fromtimestamp(change.instant - 1, ZoneInfo(change.zone)).replace(tzinfo=None)
 
 
 def test_every_rule_agrees_with_brute_force() -> None:
     print(f"seed {SEED}")
-    checked = 0
-    for text, cron, either, name, day, rng in cases(1100, "brute"):
-        rule = rng.choice(("once", "elapsed", "both"))
-        try:
-            schedules = parse_schedules({"cron": text, "timezone": name, "dst": rule})
-        except Exception as error:
-            assert "never fires" in str(error), (text, error)
-            continue
-        start, *_, end = minutes_around(name, day)[0]
-        # Not from the very start: a gap just before the table would be invisible to the oracle.
-        after = start + 7200 + rng.randint(0, 100_000)
-        until = min(end - 7200, after + 120_000)
-        expected = [fire for fire in brute(cron, either, rule, name, day) if after < fire <= until]
-        found = fires_between(schedules, after, until, 10_000)
-        assert found == expected, (text, rule, name, day)
-        assert count_between(schedules, after, until) == len(expected), (text, rule, name, day)
-        assert last_fire(schedules, after, until) == (expected[-1] if expected else None), (text, rule, name, day)
-        for _ in range(3):
-            probe = rng.randint(after, until)
-            later = [fire for fire in expected if fire > probe]
-            if later:
-                assert next_fire(schedules, probe) == later[0], (text, rule, name, day, probe)
-        checked += len(expected)
-    assert checked > 20_000
+    rng, checked, cases = random.Random(f"{SEED}brute"), 0, 0
+    for change in draw(rng, CHANGES):
+        table, local = minutes(change), near(change)
+        start, end = table.instants[0], table.instants[-1] + 59
+        for _ in range(TEXTS):
+            case = random_case(rng, rng.choice(DIALECTS), near=local)
+            matching = case.minutes_in(min(table.labels), max(table.labels))
+            for rule in RULES:
+                cases += 1
+                schedule = schedule_of(case, change.zone, rule)
+                where = (SEED, case.dialect, case.text, rule, change)
+                expected = brute(table, matching, case.seconds, rule)
+                if schedule is None:
+                    assert not expected, where
+                    continue
+                assert count_between([schedule], start - 1, end) == len(expected), where
+                after = rng.randint(start, change.instant)
+                until = rng.randint(change.instant, end)
+                some = between(expected, after, until)
+                assert fires_between([schedule], after, until, 15) == some[:15], where
+                assert count_between([schedule], after, until) == len(some), (*where, after, until)
+                assert last_fire([schedule], after, until) == (some[-1] if some else None), (*where, after, until)
+                probe = change.instant + rng.randint(-3 * HOUR, HOUR)
+                later = between(expected, probe, end)
+                found = next_fire([schedule], probe)
+                assert found == later[0] if later else found is None or found > end, (*where, probe)
+                checked += len(expected)
+    assert cases == 7200 * TIMES and checked > 100_000 * TIMES
 
 
-def test_default_rules_agree_with_cronsim() -> None:
-    for text, _, _, name, day, rng in cases(600, "cronsim"):
-        try:
-            schedules = parse_schedules({"cron": text, "timezone": name})
-        except Exception as error:
-            assert "never fires" in str(error), (text, error)
-            continue
-        if schedules[0].dst == "elapsed" and name in HALF_HOURS:
-            continue  # cronsim steps over half-hour changes by whole hours and lands on the wrong minute
-        start, *_, end = minutes_around(name, day)[0]
-        after = start + rng.randint(0, 86400)
-        expected: list[int] = []
-        for fire in CronSim(text, datetime.fromtimestamp(after, ZoneInfo(name))):
-            instant = epoch(fire)
-            # cronsim reports a fire per label of the gap, all at the same instant; and its own starting point again.
-            if instant > after and (not expected or instant > expected[-1]):
-                expected.append(instant)
-            if instant > end or len(expected) > 200:
-                break
-        found = fires_between(schedules, after, expected[-1], 300)
-        assert found == expected, (text, name, day, after)
+def simulated(case: Case, name: str, after: int) -> Iterator[int]:
+    """What cronsim says; it reports one fire for each label of a gap, all at the same instant, and where it begins."""
+    last = after
+    for fire in CronSim(case.text, datetime.fromtimestamp(after, ZoneInfo(name))):
+        instant = int(fire.timestamp())
+        if instant > last:
+            yield instant
+            last = instant
 
 
-def test_far_apart_fires_agree_with_cronsim() -> None:
-    rng = random.Random(SEED)
-    for _ in range(300):
-        text = f"{rng.randint(0, 59)} {rng.randint(0, 23)} {rng.randint(1, 31)} {rng.randint(1, 12)} *"
-        name = rng.choice(CHANGES)[0]
-        after = rng.randint(1_600_000_000, 2_000_000_000)
-        try:
-            expected = epoch(next(CronSim(text, datetime.fromtimestamp(after, ZoneInfo(name)))))
-        except Exception:
-            with pytest.raises(Exception, match="never fires"):
-                parse_schedules({"cron": text, "timezone": name})
-            continue
-        assert next_fire(parse_schedules({"cron": text, "timezone": name}), after) == expected, (text, name, after)
+@pytest.mark.parametrize("dialect", ["cron", "cron6"])
+def test_default_rules_agree_with_cronsim(dialect: str) -> None:
+    """Its five fields follow our defaults, its six follow elapsed time; L, LW, 5L and 5#2 mean the same."""
+    print(f"seed {SEED}")
+    rng, checked, cases = random.Random(f"{SEED}{dialect}"), 0, 0
+    for change in draw(rng, SIMULATED[dialect]):
+        local = near(change)
+        for n in range(FAR):
+            cases += 1
+            case = random_case(rng, dialect, sim=True, near=local if n % 2 else None)
+            schedule = schedule_of(case, change.zone, "elapsed" if dialect == "cron6" else "")
+            if schedule is None or not comparable(case, change, schedule.dst):
+                continue
+            after = change.instant - rng.randint(1, 5 * HOUR)
+            where = (SEED, case.text, change, after)
+            found, expected = after, simulated(case, change.zone, after)
+            for _ in range(6 if n % 2 else 2):
+                wanted = next(expected, None)
+                later = schedule.next(found)
+                if wanted is None:
+                    assert later is None or later > after + 50 * 365 * 86400, where
+                    break
+                if schedule.dst == "elapsed" and max(wanted, later or 0) > change.instant + 20 * DAY:
+                    break  # there may be another change on the way, which is not comparable
+                assert later == wanted, where
+                found, checked = wanted, checked + 1
+    assert cases == (1960 if dialect == "cron" else 840) * TIMES and checked > cases
+
+
+def comparable(case: Case, change: Change, rule: str) -> bool:
+    """Whether cronsim means the same. It sees a star only where a field begins; by elapsed time it steps over changes
+    by whole hours, and takes a midnight that does not exist for the end of the gap, which `elapsed` leaves out."""
+    stars = all(part.startswith("*") for part in case.text.split() if "*" in part)
+    low, high = change.instant + change.before, change.instant + change.after
+    whole, midnight = low % HOUR == high % HOUR == 0, -(-low // DAY) * DAY < high
+    return stars and (rule != "elapsed" or (whole and not midnight))
 
 
 def test_pieces_of_every_zone_are_those_of_the_database() -> None:
@@ -203,13 +126,13 @@ def test_pieces_of_every_zone_are_those_of_the_database() -> None:
     low, high = 1_000_000_000, 2_100_000_000
     changes = 0
     # All 597 zones from 1970 on were compared once and agreed; a part of them keeps watch.
-    for name in sorted(available_timezones() - {"localtime", "Factory"})[::12] + [name for name, _ in CHANGES[:-2]]:
+    for name in sorted(available_timezones() - {"localtime", "Factory"})[::24] + [name for name, _ in NAMED[:-2]]:
         info = _zoneinfo.ZoneInfo(name)
         instants = [instant for instant in info._trans_utc if low < instant < high]
         where = ZoneInfo(name)
         for instant in instants:
-            old = datetime.fromtimestamp(instant - 1, UTC).astimezone(where).utcoffset()
-            new = datetime.fromtimestamp(instant, UTC).astimezone(where).utcoffset()
+            old = datetime.fromtimestamp(instant - 1, where).utcoffset()
+            new = datetime.fromtimestamp(instant, where).utcoffset()
             if old == new:
                 continue
             piece = zone_of(name).piece(instant)

@@ -28,7 +28,7 @@ from crony.domain.schedule import (
     parse_schedules,
 )
 from crony.errors import Invalid
-from tests.unit.test_dialect_oracles import SEED, TIMES
+from tests.helpers.random_cron import SEED, TIMES
 
 ROOT = Path(__file__).parents[2]
 DAY = 86400
