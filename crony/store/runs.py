@@ -128,6 +128,15 @@ def get(db: Database, run: str) -> RunView:
     return found
 
 
+def ended(db: Database, runs: Sequence[str]) -> set[str]:
+    """Those of `runs` that the archive has as ended."""
+    found: set[str] = set()
+    for start in range(0, len(runs), 500):
+        query = select(RunRow.id).where(RunRow.id.in_(runs[start : start + 500]), RunRow.state == "ended")
+        found.update(db.read(lambda session, query=query: session.scalars(query).all()))  # type: ignore[misc]
+    return found
+
+
 def attempts(db: Database, run: str) -> list[AttemptView]:
     """The ended attempts of a run, in order; empty when the archive knows none."""
     return db.read(lambda session: _attempts(session, run))

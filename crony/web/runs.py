@@ -112,10 +112,18 @@ def list_runs(
         raise away[0]
     known = {run.id: run for run in present}
     ended = {run.id for run in archived if not run.live}
+    if after is not None:
+        ended |= _on_later_pages(db, known.values(), archived)
     merged = [known.pop(run.id, run) if run.live else run for run in archived]
     fresh = [run for run in known.values() if run.id not in ended]
     merged = sorted([*fresh, *merged], key=lambda run: (run.live, _moment(run)), reverse=True)
     return merged, after, away
+
+
+def _on_later_pages(db: Database, present: Iterable[Run], page: list[Run]) -> set[str]:
+    """Ended runs that etcd still has, and that follow this page in the archive."""
+    last = min(map(_asked, page)) + 0.001  # the archive keeps milliseconds
+    return archive.ended(db, [run.id for run in present if not run.live and _asked(run) <= last])
 
 
 def find(db: Database, live: Live, run: str) -> tuple[Run, list[Unavailable]]:
@@ -247,3 +255,8 @@ def _matches(run: Run, wanted: Filter) -> bool:
 
 def _moment(run: Run) -> float:
     return run.ended_at or run.since_at or run.started_at or run.requested_at or run.fire_at or 0.0
+
+
+def _asked(run: Run) -> float:
+    """What the archive's pages go by."""
+    return run.requested_at or run.fire_at or run.started_at or run.ended_at or 0.0

@@ -77,6 +77,22 @@ def test_a_run_that_ended_is_shown_before_the_archive_has_it(web: Web, api: Api,
     assert "exit code 1" in page and "It ended well after 7.5 s" in page and "Started late by 1.5 s" in page
 
 
+def test_each_run_is_on_one_page_while_both_places_have_it(web: Web, api: Api) -> None:
+    found = [outcome(f"j1aaaaaaaaaaaaaaaaaaa.1.{second}", requested_at=second + 0.0004, fire_at=second,
+                     ended_at=second + 1.0, started_at=second) for second in range(1795300000, 1795300005)]  # fmt: skip
+    archive.write(web.db, found[:4])
+    for each in found:
+        in_etcd(web, each)
+    seen, cursor = [], None
+    while True:
+        page = api("GET", "runs", params={"limit": 2, **({"cursor": cursor} if cursor else {})}).json()
+        seen += [run["id"] for run in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == [each.run for each in reversed(found)], "the newest, which only etcd has, comes first"
+
+
 def test_a_run_says_why_its_node_and_why_not_the_others(web: Web, api: Api, browser: Browser) -> None:
     why = "its turn among 2 nodes, weight 1 of 3; strategy weighted; not in its turn: n2; cordoned: n3, <b>; 4 more"
     archive.write(web.db, [outcome(why=why)])
