@@ -31,6 +31,9 @@ test-mysql: $(VENV)/.dev ## the store against a real MySQL server (Debian sid's,
 soak-transport: $(VENV)/.dev ## a random search for broken promises of the transport: ten minutes, or ARGS="--seconds 3600 --seed 7"
 	$(PY) -m tests.property --seconds 600 $(ARGS)
 
+soak: $(VENV)/.dev services ## everything breaks at random, every promise judged: twenty minutes, or ARGS="--seconds 180 --seed 7"
+	$(PY) -m tests.soak --seconds 1200 $(ARGS)
+
 test-etcd: $(VENV)/.dev services ## client and transport on every etcd release that can be had here (on Debian: newer suites' too)
 	$(PY) -m tests.outsider.etcd_versions $(ARGS)
 
@@ -79,7 +82,7 @@ $(VENV)/.dev: setup.cfg pyproject.toml sdk/setup.cfg sdk/pyproject.toml | $(PY)
 	@touch $@ $(VENV)/.run
 
 # command:Debian package
-SERVICES := etcd:etcd-server mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb:mariadb-client-core chromium:chromium go:golang-go javac:default-jdk-headless
+SERVICES := etcd:etcd-server mariadbd:mariadb-server-core mariadb-install-db:mariadb-server-core mariadb:mariadb-client-core chromium:chromium go:golang-go javac:default-jdk-headless faketime:faketime
 FONTS := fonts-noto-cjk
 
 services: ## what the tests need beside Python: installed when root on Debian, else named
@@ -95,4 +98,4 @@ services: ## what the tests need beside Python: installed when root on Debian, e
 	echo "Install them (as root, on Debian, make does it by itself), or run \`make test-fast\`, which needs none." >&2; \
 	exit 1
 
-.PHONY: help run test test-fast test-mysql test-etcd soak-transport bench bench-transport docs clean services
+.PHONY: help run test test-fast test-mysql test-etcd soak soak-transport bench bench-transport docs clean services

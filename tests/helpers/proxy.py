@@ -20,6 +20,7 @@ _NATIVE = {
     b"/v3/watch": b"/etcdserverpb.Watch/Watch",
 }
 """The same requests in etcd's own protocol."""
+_WATCH = b"/v3/watch"
 
 
 _PREFACE = b"PRI * HTTP/2.0"
@@ -56,6 +57,10 @@ class _Link:
         self.lose_answer = False
         self.frames: _Frames | None = None
         """What comes down, where the connection speaks HTTP/2."""
+        self.watch = False
+        """It carries a watch."""
+        self.deaf = False
+        """What comes down is dropped, and the connection stays open."""
 
     def start(self) -> None:
         for way, source, sink in (("up", self.client, self.server), ("down", self.server, self.client)):
@@ -71,7 +76,14 @@ class _Link:
         proxy = self.proxy
         try:
             while data := source.recv(65536):
-                proxy._pass(way)
+                if way == "up" and any(path in data for path in (_WATCH, _NATIVE[_WATCH])):
+                    self.watch = True
+                if way == "up" and (late := proxy._wants_late(data)):
+                    self._send_late(data, late)
+                    break
+                proxy._pass(way, watch=self.watch)
+                if way == "down" and self.deaf:
+                    continue
                 if way in proxy._blackholes:
                     self.lossy = True
                     continue
@@ -97,6 +109,13 @@ class _Link:
             self.close()
             proxy._links.discard(self)
 
+    def _send_late(self, data: bytes, late: float) -> None:
+        """Whatever becomes of the sender meanwhile; what it sends after that does not matter any more."""
+        self.proxy.delayed += 1
+        time.sleep(late)
+        self.server.sendall(data)
+        time.sleep(0.2)
+
 
 class Proxy:
     """Listens on a free port and passes everything to one server, until told otherwise. A context manager."""
@@ -112,6 +131,8 @@ class Proxy:
         self._change = threading.Condition()
         self._lose: list[tuple[bytes, ...]] = []
         self._swallow: list[tuple[bytes, ...]] = []
+        self._late: list[tuple[tuple[tuple[bytes, ...], ...], float]] = []
+        self._watches_held = False
         self._cut = False
         self._closed = False
         self.latency = 0.0
@@ -122,6 +143,8 @@ class Proxy:
         """How many answers were lost by `lose_answer`."""
         self.swallowed = 0
         """How many requests never arrived because of `swallow`."""
+        self.delayed = 0
+        """How many requests were held by `delay_about`."""
         self.accepted = 0
         """How many connections were made."""
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -164,13 +187,28 @@ class Proxy:
         """Requests that hold this text break their connection and never reach the server, until `heal`."""
         self._swallow.append(_forms(text))
 
+    def delay_about(self, key: str, seconds: float, *, also: str = "") -> None:
+        """The next request that names the key (and a key or value that begins with `also`) reaches the server so much
+        later, whether its sender still waits for it or not; its answer does not come."""
+        self._late.append((tuple(_forms(text) for text in (key, also)), seconds))
+
+    def hold_watches(self) -> None:
+        """From now on what watches tell waits until `heal`; other answers pass."""
+        self._watches_held = True
+
+    def deafen_watches(self) -> None:
+        """What the watches that are open now tell vanishes in silence; watches opened later work."""
+        for link in list(self._links):
+            link.deaf |= link.watch
+
     def heal(self) -> None:
         """Everything passes again; held bytes go on, connections that lost bytes break."""
         with self._change:
-            self._held, self._blackholes, self._swallow = set(), set(), []
+            self._held, self._blackholes, self._watches_held = set(), set(), False
+            self._swallow = []
             self._change.notify_all()
         for link in list(self._links):
-            if link.lossy:
+            if link.lossy or link.deaf:
                 link.close()
         if self._cut:
             self._cut = False
@@ -226,12 +264,19 @@ class Proxy:
             if self._cut or self._closed:
                 link.close()
 
-    def _pass(self, way: Way) -> None:
+    def _pass(self, way: Way, *, watch: bool) -> None:
         if self.latency:
             time.sleep(self.latency)
         with self._change:
-            while way in self._held and not self._closed:
+            while (way in self._held or (watch and way == "down" and self._watches_held)) and not self._closed:
                 self._change.wait(1)
+
+    def _wants_late(self, data: bytes) -> float:
+        for wanted in self._late:
+            if all(any(form in data for form in forms) for forms in wanted[0]):
+                self._late.remove(wanted)
+                return wanted[1]
+        return 0.0
 
     def _wants_lost(self, data: bytes) -> bool:
         for wanted in self._lose:
