@@ -12,7 +12,6 @@ _NTH = ("", "first", "second", "third", "fourth", "fifth")
 
 def describe(cron: Cron) -> str:
     """What the text says, without a zone. It names only what fires; long lists stay in cron's spelling."""
-    months = cron.five()[3]
     (text, seconds), parts = _times(cron), _days(cron)
     if cron.either and len(parts) < 2:
         parts = []  # one of the two day fields takes every day, so the other one adds nothing
@@ -22,8 +21,10 @@ def describe(cron: Cron) -> str:
         text += " every day"
     if cron.months != ALL_MONTHS:
         values = _bits(cron.months)
-        listed = _join([MONTH_NAMES[month - 1] for month in values])
-        text += f" in {listed if len(values) <= _MANY else f'months {months}'}"
+        if len(values) <= _MANY:
+            text += f" in {_months(values)}"
+        else:
+            text += f" in every month but {_months([month for month in range(1, 13) if month not in values])}"
     return text + _years(cron) + seconds
 
 
@@ -32,13 +33,19 @@ def _days(cron: Cron) -> list[str]:
     parts, (by_day, by_weekday) = [], restricted(cron)
     if by_day:
         values, said = _bits(cron.days), [_rule(rule) for rule in cron.day_rules]
-        plain = [f"day {_join(values) if len(values) <= _MANY else cron.five()[2]} of the month"] if values else []
+        listed = _join(values) if len(values) <= _MANY else _without_rules(cron.five()[2])
+        plain = [f"day {listed} of the month"] if values else []
         parts.append(" and on ".join(plain + said))
     if by_weekday:
         values, said = _bits(cron.weekdays), [_rule(rule) for rule in cron.weekday_rules]
         listed = "Monday to Friday" if values == [1, 2, 3, 4, 5] else _join([DAY_NAMES[day] for day in values])
         parts.append(" and on ".join([listed] * bool(values) + said))
     return parts
+
+
+def _without_rules(text: str) -> str:
+    """The items of a day field that are plain numbers: the others are said in words."""
+    return ",".join(item for item in text.split(",") if not set(item.lower()) & set("lw#"))
 
 
 def _rule(rule: DayRule) -> str:
@@ -107,6 +114,10 @@ def _in_minutes(minutes: list[int], hours: list[int], minute_text: str, hour_tex
 def _even(values: list[int], size: int) -> bool:
     """Whether the values go round a circle of `size` in equal steps, starting at 0."""
     return len(values) > 1 and values == list(range(0, size, values[1])) and size % values[1] == 0
+
+
+def _months(values: list[int]) -> str:
+    return _join([MONTH_NAMES[month - 1] for month in values])
 
 
 def _bits(mask: int) -> list[int]:

@@ -189,7 +189,9 @@ SAID = (
     ),
 )
 _SAID = tuple((re.compile(pattern), message) for pattern, message in SAID)
-_CRON = re.compile(r"(?P<when>.+?)(?: on (?P<days>.+?)|(?P<daily> every day))?(?: in (?P<months>[A-Z].+|months .+))?")
+_CRON = re.compile(
+    r"(?P<when>.+?)(?: on (?P<days>.+?)|(?P<daily> every day))?(?: in (?P<but>every month but )?(?P<months>[A-Z].+))?"
+)
 
 
 class _Unknown(Exception):
@@ -224,7 +226,8 @@ def _one(text: str, _: Gettext) -> str:
         return _("by hand only")
     for pattern, message in LIMITS:
         if match := re.fullmatch(f"(?P<said>.+), {pattern}", text):
-            what = _period(match["what"], _) if message.endswith("later") else match["what"]
+            several = _(" or ").join(match["what"].split(" or "))
+            what = _period(match["what"], _) if message.endswith("later") else several
             return _(message, said=_one(match["said"], _), what=what)
     if match := re.fullmatch("once at (.+)", text):
         return _("once at %(time)s", time=match[1])
@@ -259,7 +262,9 @@ def _cron(text: str, _: Gettext) -> str:
         said = _("%(when)s every day", when=said)
     if match["days"]:
         said = _("%(when)s on %(days)s", when=said, days=_days(match["days"], _))
-    if match["months"]:
+    if match["but"]:
+        said = _("%(when)s in every month but %(months)s", when=said, months=_list(match["months"], MONTHS, _))
+    elif match["months"]:
         said = _("%(when)s in %(months)s", when=said, months=_list(match["months"], MONTHS, _))
     return said
 
