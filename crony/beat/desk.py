@@ -59,7 +59,7 @@ class Desk:
             delivery=job.delivery,
             on_node_loss=job.on_node_loss,
             on_cut=job.on_cut,
-            awaited=job.after_end and trigger == Trigger.SCHEDULE,
+            awaited=bool(job.pause_after) or (job.after_end and trigger == Trigger.SCHEDULE),
         )
 
     def draft_task(self, request: Request) -> Envelope:

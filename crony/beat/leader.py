@@ -104,7 +104,7 @@ class Leader:
             self._clockwatch,
             Firing(self.office),
             Inbox(self.office),
-            Ends(self.office),
+            Ends(self.office, undelivered, room),
             Waiting(self.office),
             Failover(self.office),
             Quarantine(self.office),

@@ -106,15 +106,20 @@ class Catalog:
     ) -> JobView:
         """Pause or resume; with `until` (epoch second) the schedule goes on by itself after that second.
 
-        What would have been due during a pause is recorded as skipped when it goes on. Raises `Invalid` for an
-        `until` that is over.
+        A resume also ends a pause that the leader made, of which the catalogue knows nothing: it is saved as a new
+        revision though the document says the same. What would have been due during a pause is recorded as skipped when
+        it goes on. Raises `Invalid` for an `until` that is over.
         """
         if until and until <= SYSTEM.wall():
             raise Invalid("until", "is over", hint="choose a later instant, or resume the job")
         action = "resume" if enabled else "pause"
         on = enabled or bool(until)
+        again = False
+        if enabled:
+            standing = self.get(job).standing
+            again = standing is None or bool(standing.held)
         return self._change(
-            job, lambda old: replace(old, enabled=on, paused_until=until), revision, actor, action, address
+            job, lambda old: replace(old, enabled=on, paused_until=until), revision, actor, action, address, again=again
         )
 
     def rollback(self, job: str, to: int, actor: str, *, revision: int | None = None, address: str = "") -> JobView:
@@ -139,8 +144,17 @@ class Catalog:
         return self._publisher.go_live(self.db.transaction(put), None)
 
     def _change(
-        self, job: str, make: Callable[[Job], Job], revision: int | None, actor: str, action: str, address: str
+        self,
+        job: str,
+        make: Callable[[Job], Job],
+        revision: int | None,
+        actor: str,
+        action: str,
+        address: str,
+        *,
+        again: bool = False,
     ) -> JobView:
+        """`again`: save also what says the same."""
         save, entry = ids.fresh("s"), audit.entry_id()
         found = self.db.read(lambda session: view_of(self._row(session, job)))
         self._publisher.refuse_past(found.id, make(found.job), found.job)
@@ -153,7 +167,7 @@ class Catalog:
             _expect(row, revision)
             new = make(parse(row.document))
             document = new.document()
-            if document == row.document:
+            if document == row.document and not again:
                 return view_of(row)
             self._name_free(session, new.name, row.id)
             row.name = row.live_name = new.name

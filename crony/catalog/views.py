@@ -36,10 +36,16 @@ class Standing:
     """With a delay after the end: the next instant, where it is known."""
     awaits: str = ""
     """The run whose end it follows otherwise."""
+    held: str = ""
+    """Why the leader does not fire it until it is edited or resumed; empty: it does."""
+    held_at: float | None = None
+    """Since when, where that is known."""
 
     @classmethod
     def of(cls, live: LiveJob, done: Done | None) -> Standing:
         """What a published job and its cursor say together."""
+        if done is not None and done.held and not live.deleted and done.held_revision >= live.revision:
+            return cls(live.revision, held=done.held, held_at=done.held_at or None)
         if done is None or live.deleted or not any(schedule.after_end for schedule in live.schedules):
             return cls(live.revision)
         return cls(live.revision, afterend.known(live, done).next_due(done.upto_at), afterend.awaited(live, done))
@@ -79,9 +85,14 @@ class JobView:
         return until if self.enabled and until > SYSTEM.wall() else None
 
     @property
+    def held(self) -> str:
+        """Why its leader does not fire it, though it is enabled."""
+        return self.standing.held if self.standing and self.enabled and self.deleted_at is None else ""
+
+    @property
     def on(self) -> bool:
         """Whether its schedule is followed now."""
-        return self.enabled and self.paused_until is None
+        return self.enabled and self.paused_until is None and not self.held
 
     @property
     def job(self) -> Job:
@@ -91,7 +102,7 @@ class JobView:
     def next_fire_at(self, after: float | None = None, known: Mapping[str, Calendar] | None = None) -> int | None:
         """The next instant it is due, None when paused, manual or over. `known`: the calendars it keeps to."""
         after = SYSTEM.wall() if after is None else after
-        if not self.enabled or self.deleted_at is not None:
+        if not self.enabled or self.deleted_at is not None or self.held:
             return None
         after = max(after, self.paused_until or 0)
         if self.job.after_end:

@@ -55,6 +55,7 @@ def job() -> None:
     metavar="POLICY",
     help="What a fire while a run goes becomes: skip (default), queue_one, queue_all, cancel_previous or allow.",
 )
+@click.option("--pause-after", type=int, metavar="N", help="Pause it after N failures in a row.")
 @click.option("--overlap-limit", type=int, metavar="N", help="With queue_all: so many wait at most (default 100).")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Only on nodes with this label; may be repeated.")
 @click.option("--node", metavar="NODE", help="Only on this node.")
@@ -138,6 +139,7 @@ def get(name: str, api: Api, form: str) -> None:
             ("name", found["name"]),
             ("id", found["id"]),
             ("state", _state(found)),
+            ("because", (found.get("held") or {}).get("reason")),
             ("revision", found["revision"]),
             ("live revision", found.get("live_revision")),
             ("next fire", _next(found)),
@@ -251,6 +253,8 @@ def delete(names: tuple[str, ...], yes: bool, api: Api) -> None:
 
 
 def _state(row: dict[str, Any]) -> str:
+    if row.get("held"):
+        return "paused by its leader"
     if row["enabled"] and row.get("paused_until"):
         return f"off until {show.moment(row['paused_until'])}"
     return "on" if row["enabled"] else "off"
@@ -297,7 +301,7 @@ def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
     document["action"] = _action(given)
     if params := _pairs(given["params"], "-p", typed=True):
         document["params"] = params
-    for field in ("description", "timeout", "overlap", "overlap_limit", "priority"):
+    for field in ("description", "timeout", "pause_after", "overlap", "overlap_limit", "priority"):
         if given[field] is not None:
             document[field] = given[field]
     if given["tags"]:

@@ -64,6 +64,8 @@ class Facts:
     """(first instant, last instant, how many, reason) of recorded skips."""
     overs: dict[int, float] = field(default_factory=dict)
     """Fire instant -> when its run ended for good, or was decided to be none."""
+    held: list[tuple[int, int]] = field(default_factory=list)
+    """(after, until): nothing was due in between, because the leader had paused the job as it asked for."""
 
 
 @dataclass
@@ -101,10 +103,11 @@ def count(jobs: Iterable[Facts]) -> Totals:
         except ValueError as error:
             total.notes.append(f"not judged: {facts.name}: this counter reads plain five-field cron only ({error})")
             continue
-        fired = {at for at in facts.runs if facts.start_at < at <= facts.upto_at}
         if followed is not None:
             due |= followed
             total.remarks.append(f"not known beforehand: the fires of {facts.name} were judged by the ends they follow")
+        due -= {at for at in due for after, until in facts.held if after < at <= until}
+        fired = {at for at in facts.runs if facts.start_at < at <= facts.upto_at}
         skips = [skip for skip in facts.skips if skip[3] != "paused" and facts.start_at < skip[0] <= facts.upto_at]
         explained = {at for at in due for first, last, _, _ in skips if first <= at <= last}
         for at in sorted(due - fired - explained):

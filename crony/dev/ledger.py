@@ -32,6 +32,8 @@ class _Job:
     firsts: dict[str, int] = field(default_factory=dict)
     skips: dict[str, tuple[int, int, int, str]] = field(default_factory=dict)
     overs: dict[int, float] = field(default_factory=dict)
+    held: list[tuple[int, int]] = field(default_factory=list)
+    held_after: int | None = None
 
 
 class Ledger:
@@ -77,6 +79,7 @@ class Ledger:
                     firsts=dict(job.firsts),
                     skips=list(job.skips.values()),
                     overs=dict(job.overs),
+                    held=[*job.held, *([] if job.held_after is None else [(job.held_after, until)])],
                 )
                 for ident, job in self._jobs.items()
                 if job.start_at is not None and job.definitions
@@ -125,13 +128,19 @@ class Ledger:
 
     def _cursor(self, ident: str, value: bytes) -> None:
         try:
-            upto = Done.read(value).upto_at
+            done = Done.read(value)
         except UnknownRecord:
             return
+        upto = done.upto_at
         with self._lock:
             job = self._jobs.setdefault(ident, _Job())
             job.start_at = upto if job.start_at is None else job.start_at
             job.done_at = max(job.done_at, upto)
+            if done.held_for and job.held_after is None:
+                job.held_after = upto
+            elif not done.held_for and job.held_after is not None:
+                job.held.append((job.held_after, upto))
+                job.held_after = None
 
     def _job_record(self, ident: str, value: bytes) -> None:
         try:

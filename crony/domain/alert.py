@@ -29,6 +29,7 @@ class AlertKind(StrEnum):
 
     RUN_FAILED = "run_failed"
     RUN_HELD = "run_held"  # its node was lost, and it waits for a person to decide what follows
+    JOB_PAUSED = "job_paused"  # its leader paused it, as it asked for after so many failures
     NODE_LOST = "node_lost"
     LEADER_CHANGED = "leader_changed"
     QUEUE_AGE = "queue_age"  # a run that could begin, and that nobody has begun for long
@@ -64,6 +65,8 @@ class Alert(Record):
                 return f"run {self.run} of job {self.name or self.job} {what}{because}"
             case AlertKind.RUN_HELD:
                 return f"run {self.run} of job {self.name or self.job} waits for a person to decide{because}"
+            case AlertKind.JOB_PAUSED:
+                return f"job {self.name or self.job} is paused{because}"
             case AlertKind.NODE_LOST:
                 return f"node {self.node} is lost{because}"
             case AlertKind.LEADER_CHANGED:
@@ -106,6 +109,22 @@ def run_failed(run: str, value: bytes) -> Alert | None:
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def job_paused(job: str, name: str, run: str, outcome: str, why: str, at: float) -> Alert:
+    """The leader paused a job because of how `run` ended."""
+    return _checked(
+        {
+            "id": f"{AlertKind.JOB_PAUSED}.{run}",
+            "kind": AlertKind.JOB_PAUSED.value,
+            "at": at,
+            "job": job,
+            "name": name,
+            "run": run,
+            "outcome": outcome,
+            "reason": why,
+        }
+    )
 
 
 def node_lost(incarnation: str, node: str, at: float) -> Alert:

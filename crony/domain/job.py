@@ -31,14 +31,15 @@ DESCRIPTION = 8 * 1024
 PARAMS = 32 * 1024
 
 _KNOWN = (
-    "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "overlap",
+    "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "pause_after", "overlap",
     "overlap_limit", "action", "params", "timeout", "retry", "delivery", "on_node_loss", "on_cut", "routing",
     "priority",
 )  # fmt: skip
-_LATER = ("after", "pause_after", "async", "limits", "alerts")
+_LATER = ("after", "async", "limits", "alerts")
 _OF_SCHEDULE = ("calendars", *WINDOW)
 OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
 OVERLAP_LIMIT = 100
+PAUSE_AFTER = 1000
 DELIVERY = ("at_least_once", "at_most_once")
 ON_NODE_LOSS = ("rerun", "fail", "hold")
 ON_CUT = ("continue", "stop")
@@ -105,6 +106,8 @@ class Job:
     many: bool
     """The document gave a list of schedules."""
     misfire: Misfire
+    pause_after: int
+    """So many failures in a row pause it; 0: none do."""
     overlap: str
     """skip | queue_one | queue_all | cancel_previous | allow: what a fire becomes while a run is alive"""
     overlap_limit: int
@@ -135,6 +138,7 @@ class Job:
             "owner": self.owner,
             "schedule": self.schedule_document(),
             "misfire": self.misfire.document(),
+            "pause_after": self.pause_after or None,
             "overlap": self.overlap,
             "overlap_limit": self.overlap_limit,
             "action": self.action,
@@ -189,6 +193,7 @@ def parse(document: Any) -> Job:
         schedules=parse_schedules(schedule),
         many=isinstance(schedule, list) and len(schedule) != 0,
         misfire=_misfire(given.get("misfire")),
+        pause_after=_pause_after(given.get("pause_after")),
         overlap=choice(_or(given, "overlap", "skip"), "overlap", OVERLAP),
         overlap_limit=integer(_or(given, "overlap_limit", OVERLAP_LIMIT), "overlap_limit", 1, 1000),
         action=parse_action(given["action"]),
@@ -217,6 +222,10 @@ def _on_node_loss(given: Mapping[str, Any], delivery: str) -> str:
 def parse_pause(value: Any, field: str = "paused_until") -> int:
     """The second that a pause ends with; 0 for null. Raises `Invalid`."""
     return 0 if value is None else parse_instant(value, field)[0]
+
+
+def _pause_after(value: Any) -> int:
+    return 0 if value is None else integer(value, "pause_after", 1, PAUSE_AFTER)
 
 
 def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:

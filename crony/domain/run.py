@@ -234,10 +234,16 @@ class Done(Record):
     awaits: str = ""
     """The run whose end the next instant follows; empty: none does."""
     failures: int = 0
+    """Runs in a row that failed for good, where the job minds."""
+    failures_revision: int = 0
+    """The revision whose runs they are: an edit begins anew."""
     held: str = ""
     """Why the leader does not fire this job (zone gone, say); empty: it does."""
     held_revision: int = 0
     """Revision of the job that `held` speaks of: a later one is tried again."""
+    held_for: str = ""
+    """`failures`: it is paused as it asked for, a pause like any other; empty: it cannot be fired."""
+    held_at: float = 0.0
     due_at: int | None = None
     """Hint: the next instant due after `upto_at`, worked out from the job key at revision `due_seen`."""
     due_seen: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from crony.domain.alert import Alert
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done
 from crony.etcd.keys import Keys
@@ -19,13 +20,16 @@ def note(
     done: Done,
     skips: Sequence[Outcome] = (),
     ends: Mapping[str, int] | None = None,
+    alert: Alert | None = None,
 ) -> Move:
-    """Replace the cursor record; `skips` explain fires that `done.upto_at` passes without a run.
+    """Replace the cursor record; `skips` explain fires that `done.upto_at` passes without a run, `alert` tells of it.
 
     `ends` are the requests, with their revisions, that told of the ends it follows from; they go, so each counts once.
     """
     told = {keys.run_in(request): seen for request, seen in (ends or {}).items()}
     puts = {keys.done(job): done.encode()} | {keys.out(skip.run, 0): skip.encode() for skip in skips}
+    if alert is not None:
+        puts[keys.alert(alert.id)] = alert.encode()
     seen = {keys.job(job): job_seen, keys.done(job): done_seen, **told}
     return Move(seen, puts=puts, deletes=tuple(told), proof=keys.done(job))
 

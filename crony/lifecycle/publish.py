@@ -2,10 +2,11 @@
 
 The cursor `done/<job>` belongs to the leader; only three changes of a job move it, each in the same
 transaction as the job itself: creation (nothing before now is due), resume (what was due meanwhile
-is recorded as skipped) and deletion (what was due and not yet decided is recorded). Any other edit
-leaves it alone: instants up to `since_at` stay due by the schedules replaced, later ones are due by
-the new. `since_at` is never before the cursor, which is compared, so no decided instant is judged
-by a schedule that was not there when it was decided.
+is recorded as skipped) and deletion (what was due and not yet decided is recorded). Of a job that its
+leader paused, any edit is a resume. Any other edit leaves the cursor alone: instants up to `since_at`
+stay due by the schedules replaced, later ones are due by the new. `since_at` is never before the
+cursor, which is compared, so no decided instant is judged by a schedule that was not there when it
+was decided.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from crony.domain.outcome import Outcome, SkipReason
 from crony.domain.run import Done, UnknownRecord
 from crony.domain.schedule import Schedule
 from crony.domain.signing import Sealer, peek
+from crony.domain.streak import freed
 from crony.errors import Conflict, Invalid, Unavailable
 from crony.etcd.client import KV, Client
 from crony.etcd.errors import EtcdUnknown
@@ -138,16 +140,24 @@ class _Plan:
         base = {"revision": wanted.revision, "now": float(line)}
         if wanted.deleted:
             if was is not None and not was.deleted and self.done is not None:
-                self._skip(was, SkipReason.DELETED, "deleted before they were decided")
+                if self.done.held_for:
+                    self._skip(was, SkipReason.PAUSED, self.done.held)
+                else:
+                    self._skip(was, SkipReason.DELETED, "deleted before they were decided")
             self.live = wanted.tombstone(**base)  # type: ignore[arg-type]
         elif was is None or was.deleted or self.done is None:
             self._past((), late)
-            self.new_done = replace(self.done or Done(upto_at=line), upto_at=line)
+            self.new_done = freed(self.done or Done(upto_at=line), line)
             self.live = LiveJob.created(wanted.id, wanted.job, generation=wanted.generation, **base)  # type: ignore[arg-type]
+        elif self.done.held_for:
+            self._past(was.job.schedules, late)
+            self._skip(was, SkipReason.PAUSED, self.done.held)
+            self.new_done = freed(self.done, line)
+            self.live = was.resumed(wanted.job, **base)  # type: ignore[arg-type]
         elif was.paused_at(line) and not wanted.paused_at(line):
             self._past(was.job.schedules, late)
             self._skip(_unpaused(was), SkipReason.PAUSED, "")
-            self.new_done = replace(self.done, upto_at=line, held="")
+            self.new_done = freed(self.done, line)
             self.live = was.resumed(wanted.job, **base)  # type: ignore[arg-type]
         else:
             self._past(was.job.schedules, late)

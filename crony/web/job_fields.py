@@ -26,7 +26,7 @@ DEFAULTS: dict[str, str] = {
     "params": "", "timeout": "1h",
     "retry_max": "0", "retry_backoff": "exponential", "retry_delay": "10s", "retry_max_delay": "10m",
     "retry_jitter": "1", "retry_elsewhere": "1",
-    "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d",
+    "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d", "pause_after": "",
     "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "queue": "",
     "priority": "0", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue",
 }  # fmt: skip
@@ -46,7 +46,7 @@ _PATHS = (
     (r"misfire\.(\w+)", r"misfire_\1"),
     (r"routing\.(strategy|labels|node|queue)\b.*", r"\1"),
     (
-        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|delivery|on_node_loss|on_cut)\b.*",
+        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|pause_after|delivery|on_node_loss|on_cut)\b.*",
         r"\1",
     ),
 )
@@ -96,6 +96,8 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
         "policy": values["misfire_policy"],
         "within": values["misfire_within"].strip(),
     }
+    if values["pause_after"].strip():
+        made["pause_after"] = _whole(values, "pause_after")
     made["overlap"], made["overlap_limit"] = values["overlap"], _whole(values, "overlap_limit")
     routing: dict[str, Any] = {"strategy": values["strategy"]}
     if values["labels"].strip():
@@ -121,7 +123,7 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
         values[key] = full[key]
     values["enabled"], values["paused_until"] = _flag(full["enabled"]), full["paused_until"] or ""
     values["tags"], values["priority"] = ", ".join(full["tags"]), str(full["priority"])
-    values["overlap_limit"] = str(full["overlap_limit"])
+    values["overlap_limit"], values["pause_after"] = str(full["overlap_limit"]), str(full["pause_after"] or "")
     when = full["schedule"]
     if isinstance(when, list):
         return None

@@ -80,7 +80,9 @@ def describe(web: Web, views: Sequence[JobView], *, recent: int = 1) -> tuple[li
         away.append(error)
     for view, job in zip(views, jobs, strict=True):
         due = None
-        if job and view.enabled and job.after_end:
+        if view.held:
+            pass  # nothing until somebody edits or resumes it
+        elif job and view.enabled and job.after_end:
             due = view.standing.next_at if view.standing else None
         elif job and view.enabled and job.schedules:
             due = next_fire(due_schedules(job, view.id, known), max(now, job.paused_until))

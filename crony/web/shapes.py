@@ -26,6 +26,9 @@ def job(info: JobInfo) -> dict[str, Any]:
         "name": view.name,
         "enabled": view.enabled,
         "paused_until": rfc3339(view.paused_until),
+        "held": {"reason": view.held, "since": rfc3339(view.standing.held_at if view.standing else None)}
+        if view.held
+        else None,
         "revision": view.revision,
         "generation": view.generation,
         "live_revision": view.live_revision,

@@ -245,6 +245,12 @@ def _without_record(
     if until is not None and until.paused_until > at:
         ends = At(until.paused_until)
         return answer("paused", N_("The job was paused until %(until)s; fires during a pause are not due."), until=ends)
+    done = _done(web, view.id)
+    if done is not None and done.held_for and done.upto_at < at and revision == view.revision and due:
+        return answer(
+            "paused", N_("The leader paused the job %(since)s: %(reason)s. Fires during a pause are not due."),
+            since=At(done.held_at), reason=Reason(done.held),
+        )  # fmt: skip
     if schedules is None:
         return answer("unreadable", N_("Revision %(n)s was in force, which this version of Crony cannot read."))
     if not schedules:

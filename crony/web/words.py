@@ -161,6 +161,10 @@ SAID = (
     (r"(?P<run>\S+) was still under way", N_("%(run)s was still under way")),
     (r"no place in line was free \(limit (?P<n>\d+)\)", N_("no place in line was free (limit %(n)s)")),
     (r"its turn comes when what is under way has ended", N_("its turn comes when what is under way has ended")),
+    (
+        r"(?P<n>\d+) failures in a row, the last one run (?P<run>\S+)",
+        N_("%(n)s failures in a row, the last one run %(run)s"),
+    ),
     (r"paused until a set time", N_("paused until a set time")),
     (r"a later one took its place", N_("a later one took its place")),
     (r"the job was paused before its turn", N_("the job was paused before its turn")),

@@ -18,6 +18,7 @@ from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Claim, Done, Envelope, Request, Wait
 from crony.domain.signing import Sealer, new_key, peek
 from crony.etcd.client import Client
+from crony.etcd.errors import EtcdUnavailable, EtcdUnknown
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, TxnResult, absent, exists, mod
 from crony.lifecycle.end import Ended, Stale, end, outcome_of
@@ -302,6 +303,26 @@ def narrow(running: RunningCentre, most: int) -> None:
         return real(txn, **options)
 
     client.txn = txn  # type: ignore[method-assign]
+
+
+class Dying:
+    """Lets a centre write until its first transaction that `meant` picks; that one and all later ones never happen."""
+
+    def __init__(self, centre: RunningCentre, meant: Callable[[Txn], bool], *, lose_answer: bool = False) -> None:
+        self.client, self.meant, self.lose_answer = centre.centre.client, meant, lose_answer
+        self.real: Callable[..., TxnResult] = self.client.txn
+        self.dead = False
+        self.client.txn = self._txn  # type: ignore[method-assign]
+
+    def _txn(self, txn: Txn, **options: Any) -> TxnResult:
+        if self.dead:
+            raise EtcdUnavailable("dead")
+        if self.meant(txn):
+            if self.lose_answer:
+                self.real(txn, **options)
+            self.dead = True
+            raise EtcdUnknown("dead")
+        return self.real(txn, **options)
 
 
 class ShiftedClock:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,11 +12,9 @@ from crony.domain import ids
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind
 from crony.domain.run import Done
-from crony.etcd.errors import EtcdUnavailable, EtcdUnknown
 from crony.etcd.keys import Keys
-from crony.etcd.txn import Txn, TxnResult
 from crony.lifecycle.enqueue import cancel
-from tests.helpers.beat import RunningCentre, Stage, stage
+from tests.helpers.beat import Dying, Stage, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
 
@@ -87,26 +84,6 @@ def test_a_fire_that_is_skipped_is_followed_too_and_runs_by_hand_move_nothing(pl
     assert fired(place, job, done.next_at or 0).upto_at == done.next_at
 
 
-class Dying:
-    """Lets a centre write until its first transaction that `meant` picks; that one and all later ones never happen."""
-
-    def __init__(self, centre: RunningCentre, meant: Callable[[Txn], bool], *, lose_answer: bool = False) -> None:
-        self.client, self.meant, self.lose_answer = centre.centre.client, meant, lose_answer
-        self.real: Callable[..., TxnResult] = self.client.txn
-        self.dead = False
-        self.client.txn = self._txn  # type: ignore[method-assign]
-
-    def _txn(self, txn: Txn, **options: Any) -> TxnResult:
-        if self.dead:
-            raise EtcdUnavailable("dead")
-        if self.meant(txn):
-            if self.lose_answer:
-                self.real(txn, **options)
-            self.dead = True
-            raise EtcdUnknown("dead")
-        return self.real(txn, **options)
-
-
 @pytest.mark.parametrize("step", ["settle", "note"])
 @pytest.mark.parametrize("happened", [False, True])
 def test_a_leader_that_dies_at_any_step_loses_and_doubles_no_end(place: Stage, step: str, happened: bool) -> None:
@@ -135,7 +112,7 @@ def test_an_edit_that_the_leader_has_not_seen_keeps_the_end_from_counting_for_th
     job = place.publish(schedule=DELAY)
     fired(place, job, 0)
     (message,) = until(node.messages, 10, "the run")
-    dying = Dying(first, lambda txn: place.keys.done(job.id) in txn._puts)
+    dying = Dying(first, lambda txn: place.keys.done(job.id) in txn._puts)  # its next one follows from the end
     node.end(message, node.claim(message))
     until(lambda: dying.dead, 10, "the leader to come to its note")
     place.edit(job, schedule={"every": "1h", "after": "end"})

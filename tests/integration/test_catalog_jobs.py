@@ -89,6 +89,21 @@ def test_a_job_from_creation_to_deletion(catalog: Catalog) -> None:
     assert entries[-1].address == "::1" and entries[-1].actor == "ann"
 
 
+def test_a_resume_ends_a_pause_that_the_leader_made(catalog: Catalog) -> None:
+    made = catalog.create(_document("a", pause_after=2), "ann")
+    assert catalog.set_enabled("a", True, "ann").revision == 1, "nothing to do"
+    assert catalog.set_enabled("a", False, "ann").revision == 2
+    assert catalog.set_enabled("a", True, "ann").revision == 3
+    held = Done(int(made.created_at), held="2 failures in a row", held_for="failures", held_revision=3, held_at=7.0)
+    catalog.client.put(catalog.keys.done(made.id), held.encode())
+    view = catalog.get("a")
+    assert (view.enabled, view.on, view.held, view.next_fire_at()) == (True, False, "2 failures in a row", None)
+    resumed = catalog.set_enabled("a", True, "bob")
+    assert (resumed.revision, resumed.held, resumed.on) == (4, "", True) and resumed.next_fire_at() is not None
+    assert [v.action for v in catalog.versions("a").items] == ["resume", "resume", "pause", "create"]
+    assert catalog.list().items[0].standing == resumed.standing
+
+
 def test_a_name_is_free_again_and_its_generation_rises(catalog: Catalog) -> None:
     first = catalog.create(_document("n"), "ann")
     with pytest.raises(Conflict, match="already"):

@@ -194,6 +194,55 @@ def test_a_short_pause_leaves_no_record(board: Board) -> None:
     assert board.decide(NOON + 60) == [NOON + 60]
 
 
+def _hold(board: Board, upto: int = NOON) -> Done:
+    """What a leader notes when it pauses the job."""
+    held = Done(upto, failures=2, held="2 failures in a row", held_for="failures", held_revision=1, held_at=NOON + 0.5)
+    board.client.put(board.keys.done(JOB), held.encode())
+    return held
+
+
+def test_any_edit_of_a_job_that_its_leader_paused_is_a_resume(board: Board) -> None:
+    board.put(_live(), NOON)
+    _hold(board)
+    board.put(_live(2, timeout="5m"), NOON + 150.5)
+    done = board.client.get(board.keys.done(JOB))
+    assert done is not None and Done.read(done.value) == Done(NOON + 150)
+    (skip,) = board.skips()
+    assert (skip.reason, skip.detail, skip.fire_at, skip.to_at, skip.count) == (
+        "paused", "2 failures in a row", NOON + 60, NOON + 120, 2
+    )  # fmt: skip
+    assert board.live().due_between(NOON + 150, NOON + 240, 9) == [NOON + 180, NOON + 240]
+    assert board.live().since_at == NOON + 150 and not board.live().replaced
+
+
+def test_a_person_may_pause_or_delete_what_its_leader_paused(board: Board) -> None:
+    board.put(_live(), NOON)
+    _hold(board)
+    board.put(_live(2, enabled=False), NOON + 90.5)
+    assert [skip.count for skip in board.skips()] == [1] and board.done() == NOON + 90
+    _hold(board, NOON + 90)
+    board.put(_live(3, deleted=True), NOON + 200.5)
+    assert {skip.reason for skip in board.skips()} == {"paused"}
+
+
+def test_a_pause_by_the_leader_while_an_edit_is_under_way_is_seen_by_it(board: Board) -> None:
+    """The edit of an action alone rests on no cursor, except when it ends a pause."""
+    board.put(_live(), NOON)
+    _hold(board)
+    real, calls = board.client.txn, []
+
+    def txn(sent: Txn, **options: Any) -> Any:
+        if sent._puts and not calls:
+            calls.append(sent)
+            _hold(board, NOON + 60)  # the leader writes it again meanwhile
+        return real(sent, **options)
+
+    board.client.txn = txn  # type: ignore[method-assign]
+    board.put(_live(2, timeout="5m"), NOON + 150.5)
+    (skip,) = board.skips()
+    assert skip.fire_at == NOON + 120, "decided anew by the cursor as it is now"
+
+
 def test_deletion(board: Board) -> None:
     board.put(_live(), NOON)
     board.put(_live(2, deleted=True), NOON + 130)

@@ -118,6 +118,15 @@ def test_a_fire_that_follows_no_end_and_an_end_without_a_fire_are_named() -> Non
     assert (total.lost, len(total.notes)) == (0, 1) and "not due" in total.notes[0]
 
 
+def test_seconds_in_a_pause_of_the_leader_are_not_due() -> None:
+    due_at = [at for at in range(START + 1, START + 61) if at % 10 == 0]
+    held = [(due_at[1], due_at[3])]
+    total = count([facts({"every": "10s"}, **fired(*due_at[:2], *due_at[4:]), held=held)])
+    assert (total.lost, total.dispatched, total.notes) == (0, 4, [])
+    assert count([facts({"every": "10s"}, **fired(*due_at[:2], *due_at[5:]), held=held)]).lost == 1
+    assert "not due" in count([facts({"every": "10s"}, **fired(*due_at), held=held)]).notes[0]
+
+
 def test_what_it_cannot_read_it_does_not_pass_over() -> None:
     for schedule in ({"cron": "* * * *"}, {"cron": "x * * * *"}, {"every": "5"}, {"every": "soon"}):
         with pytest.raises((ValueError, KeyError)):

@@ -10,9 +10,12 @@ import logging
 from collections.abc import Sequence
 
 from crony.beat.commit import Step, Verdict
+from crony.beat.duties.alerts import Undelivered
+from crony.beat.duty import Background
 from crony.beat.entries import Asked, JobEntry
 from crony.beat.office import Office
-from crony.domain import afterend
+from crony.domain import afterend, streak
+from crony.domain.alert import Alert, job_paused
 from crony.domain.livejob import LiveJob
 from crony.domain.run import Done, Request, UnknownRecord
 from crony.domain.signing import BadSeal
@@ -30,8 +33,9 @@ MISSED_EVERY = 60.0
 class Ends:
     """The duty on awaited ends."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, undelivered: Undelivered, delivery: Background) -> None:
         self._office = office
+        self._undelivered, self._delivery = undelivered, delivery
         self._missed_at = office.mono() + MISSED_EVERY
         self._missed: set[tuple[str, str]] = set()
         """(job, run) of awaited runs that were nowhere when they were last looked for."""
@@ -82,8 +86,21 @@ class Ends:
         if after is None:
             move = pass_over(office.keys, job, job_seen=job_seen, done_seen=done_seen, ends=ends)
             return self._step(move, None, told)
-        move = note(office.keys, job, job_seen=job_seen, done_seen=done_seen, done=after, ends=ends)
-        return self._step(move, entry, told)
+        alert = self._alert(entry, after, requests)
+        move = note(office.keys, job, job_seen=job_seen, done_seen=done_seen, done=after, ends=ends, alert=alert)
+        return self._step(move, entry, told, alert)
+
+    def _alert(self, entry: JobEntry | None, after: Done, requests: Sequence[Request]) -> Alert | None:
+        """The alert about a job that these ends pause; none where there is no room for one."""
+        if entry is None or entry.done is None or after.held_at == entry.done.held_at:
+            return None
+        last = next((request for request in requests if request.run in after.held), requests[-1])
+        log.error("job %s is paused until it is edited or resumed: %s", entry.id, after.held)
+        if not self._undelivered.room:
+            self._office.counts["alerts_not_kept"] += 1
+            return None
+        name = entry.document(self._office.webs).name
+        return job_paused(entry.id, name, last.run, last.outcome, after.held, after.held_at)
 
     def _after(self, live: LiveJob, done: Done, job_seen: int, requests: Sequence[Request]) -> Done | None:
         """The cursor record after these ends; None: nothing changes."""
@@ -92,9 +109,10 @@ class Ends:
         after, now = done, self._office.wall()
         for request in requests:
             after = afterend.ended(live, after, request.run, float(request.ended_at), now) or after
+            after = streak.counted(live, after, request.run, request.outcome, int(request.revision), now) or after
         return None if after == done else afterend.noted(live, after, job_seen)
 
-    def _step(self, move: Move, entry: JobEntry | None, told: Sequence[Asked]) -> Step:
+    def _step(self, move: Move, entry: JobEntry | None, told: Sequence[Asked], alert: Alert | None = None) -> Step:
         """`entry`: the job whose record it changes. Unanswered it is tried again: the compares let it happen once."""
         for asked in told:
             asked.busy = True
@@ -111,6 +129,10 @@ class Ends:
                 book.news.jobs.add(entry.id)
                 if verdict is not Verdict.DONE:
                     entry.rest_until = self._office.mono() + 0.02
+            if alert is not None and verdict is Verdict.DONE:
+                self._office.counts["alerts"] += 1
+                self._undelivered.more(1)
+                self._delivery.nudge()
 
         return Step(move, settle)
 

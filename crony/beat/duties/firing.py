@@ -253,6 +253,8 @@ class Firing:
             fires=done.fires + len(plan.fires) + len(plan.waits) + len(plan.rest),
             held="",
             held_revision=0,
+            held_for="",
+            held_at=0.0,
         )
         after = afterend.fired(entry.document(office.webs), after, run if ran else "", now)
         due_at = afterend.known(entry.document(office.webs), after).next_due(plan.upto)
@@ -307,7 +309,8 @@ class Firing:
         if due is not None and due > done.upto_at:
             skipped = policy.Skipped(SkipReason.ERROR, due, due, 1, reason)
             skips.append(skip_record(live, skipped, self._office.wall()))
-        held = replace(done, held=reason, held_revision=live.revision, upto_at=max(done.upto_at, due or 0), due_seen=0)
+        held = replace(done, held=reason, held_revision=live.revision, held_for="", held_at=self._office.wall(),
+                       upto_at=max(done.upto_at, due or 0), due_seen=0)  # fmt: skip
         move = note(self._office.keys, entry.id, job_seen=entry.seen, done_seen=entry.done_seen, done=held, skips=skips)
         entry.problem = reason
         return self._step(entry, move, skipped=len(skips))

@@ -252,7 +252,7 @@ class Inbox:
         except Refused as error:
             return self._give_up(asked, request, SkipReason.DELETED, str(error))
         fires = [int(instant) for instant in request.fires]
-        if not live.enabled:
+        if not live.enabled or (entry.done is not None and entry.done.held_for):
             return self._give_up(asked, request, SkipReason.PAUSED, "the job was paused before its turn")
         most = policy.at_once(len(entry.sealed))
         if live.job.overlap != "allow" and self._taken(asked, entry):

@@ -15,7 +15,9 @@ from crony.web.auth import VIEWER
 
 router = APIRouter(tags=["alerts"])
 
-Kind = Literal["run_failed", "run_held", "node_lost", "leader_changed", "queue_age", "not_kept", "unreadable"]
+Kind = Literal[
+    "run_failed", "run_held", "job_paused", "node_lost", "leader_changed", "queue_age", "not_kept", "unreadable"
+]
 Text = Annotated[str | None, Query(max_length=255)]
 
 

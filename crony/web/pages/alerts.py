@@ -18,7 +18,9 @@ from crony.web.pages.common import TheWeb
 router = APIRouter()
 
 KINDS = tuple(kind.value for kind in AlertKind)
-Kind = Literal["", "run_failed", "run_held", "node_lost", "leader_changed", "queue_age", "not_kept", "unreadable"]
+Kind = Literal[
+    "", "run_failed", "run_held", "job_paused", "node_lost", "leader_changed", "queue_age", "not_kept", "unreadable"
+]
 
 
 @router.get("/alerts", dependencies=[Depends(VIEWER)])
