@@ -66,7 +66,7 @@ class Book:
         """Runs of each queue."""
         self.accepted: dict[str, int] = {}
         self.outs: dict[str, tuple[int, bytes]] = {}
-        """Outcome key -> (revision, value), until the loop hands them on."""
+        """Outcome key -> (revision, value), until the loop hands them on; without the value in shards but the first."""
         self.sessions: set[str] = set()
         self.nodes: dict[str, NodeEntry] = {}
         self.incarnations: dict[str, Presence] = {}
@@ -190,8 +190,8 @@ class Book:
             case ["run", "acc", run]:
                 self._enter(run, run not in self.accepted)
                 self.accepted[run] = revision
-            case ["run", "out", _, _] if self._part.first:  # its leader settles those of all shards
-                self.outs[key] = (revision, value)
+            case ["run", "out", _, _]:
+                self.outs[key] = (revision, value if self._part.first else b"")  # only shard 0's leader settles them
                 self.news.outs = True
             case ["dead", *_]:
                 self.dead[key] = (revision, value)

@@ -1,12 +1,13 @@
 """The scheduling centre: stands for every shard, leads those it wins, shares them out with the other centres.
 
-Through every outage, until it is told to stop; a restored etcd halts it.
+Through every outage, until it is told to stop; a restored etcd halts it until somebody recovers that.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from typing import Any
 
 from crony.beat import balance
@@ -16,7 +17,6 @@ from crony.beat.clockwatch import SKEW, skew
 from crony.beat.feed import Feed
 from crony.beat.leader import Leader
 from crony.beat.presence import Presence
-from crony.beat.watermark import Watermark
 from crony.clock import SYSTEM, Clock
 from crony.domain.shards import Part
 from crony.domain.signing import Sealer, Verifier, public_key
@@ -26,7 +26,9 @@ from crony.etcd.election import Election, Term
 from crony.etcd.keys import Keys
 from crony.lifecycle import shards
 from crony.lifecycle.shards import Sharding
+from crony.lifecycle.watermark import Watermark
 from crony.settings import Settings
+from crony.store import marks
 from crony.store.db import Database
 
 log = logging.getLogger("crony.beat")
@@ -36,6 +38,9 @@ TICK = 0.2
 noticed."""
 ENDING = 5.0
 """Most seconds that leaders may take to end."""
+LOOK = 5.0
+"""Seconds between two looks at the mark."""
+LOOK_HALTED = 2.0
 RETAKEN = 60.0
 """Seconds for which nothing is given away after a shard was that nobody took."""
 
@@ -52,15 +57,10 @@ class Centre:
         # Documents that reconciling publishes are sealed by a centre, which may sign what runs anyway.
         self._webs = Verifier({*settings.web_keys, *centres})
         self._database = Database(settings.database_url) if settings.database_url else None
-        self.client = Client.from_settings(settings)
-        self.board = Board(self.client, self.keys, clock)
-        self._presence = Presence(self.client, self.keys, settings, clock)
-        self._candidates: list[Candidate] = []
-        self._able, self._why, self._said_wrong = False, "", False
-        self._given: tuple[int, int] | None = None
-        """The shard given away last, and the term that ended with it."""
-        self._give_after = 0.0
+        self._watermark = Watermark(settings.state_dir, self.keys)
+        self._connect()
         self.halted: Halted | None = None
+        """Why it leads nothing until etcd is recovered."""
         if not settings.web_keys:
             log.warning("no web's public key is set (CRONY_WEB_KEYS): no job is acted on")
 
@@ -76,25 +76,83 @@ class Centre:
         return self.leaders.get(0)
 
     def run(self, stop: threading.Event) -> None:
-        """Campaign and lead until `stop` is set. An outage is waited out; a restored etcd halts it until restarted."""
-        mark = Watermark(self.client, self.settings.state_dir, self.settings.namespace)
-        mark.load()
-        mark.background.start()
+        """Campaign and lead until `stop` is set. An outage is waited out; a restored etcd halts it until somebody
+        recovers that."""
+        while not stop.is_set():
+            try:
+                self._work(stop)
+            except Halted as error:
+                self.halted = error
+                log.critical("this centre does not lead: %s", error)
+            finally:
+                self._disconnect()
+            if self.halted is not None and self._recovered(stop):
+                log.warning("etcd was recovered: this centre begins anew")
+                self._connect()
+                self.halted = None
+
+    def _connect(self) -> None:
+        self.client = Client.from_settings(self.settings)
+        self.board = Board(self.client, self.keys, self.clock)
+        self._presence = Presence(self.client, self.keys, self.settings, self.clock)
+        self._candidates: list[Candidate] = []
+        self._able, self._why, self._said_wrong = False, "", False
+        self._given: tuple[int, int] | None = None
+        """The shard given away last, and the term that ended with it."""
+        self._give_after = self._look_at = 0.0
+
+    def _disconnect(self) -> None:
+        # What the client saw last counts, too; it looked at the mark a few seconds ago.
+        self._watermark.keep(replace(self._watermark.kept, revision=self.client.revision))
+        self._presence.withdraw()
+        self.board.stop()
+        self.client.close()
+
+    def _work(self, stop: threading.Event) -> None:
+        """Raises `Halted`."""
+        self._ask_database()
+        while not stop.is_set() and not self._know_the_past(stop):
+            pass
         self.board.start()
+        while not stop.is_set():
+            sharding = self._sharding(stop)
+            if sharding is not None:
+                self._season(sharding, stop)
+
+    def _ask_database(self) -> None:
+        """Take over what the database knows of etcd: this machine may never have seen it."""
+        if self._database is None:
+            return
         try:
-            while not stop.is_set():
-                sharding = self._sharding(stop)
-                if sharding is not None:
-                    self._season(sharding, stop)
-        except Halted as error:
-            self.halted = error
-            log.critical("this centre does not lead: %s", error)
-            stop.wait()
-        finally:
-            mark.close()
-            self._presence.withdraw()
-            self.board.stop()
-            self.client.close()
+            kept = marks.load(self._database, self.settings.namespace)
+        except CronyError as error:
+            log.warning("whether etcd was restored is compared with this machine's own notes only: %s", error)
+            return
+        if kept is not None:
+            self._watermark.keep(kept)
+
+    def _know_the_past(self, stop: threading.Event) -> bool:
+        """Compare etcd with what is known of it; False when it is away. Raises `Halted`."""
+        try:
+            self._watermark.look(self.client)
+            return True
+        except Halted:
+            raise
+        except CronyError as error:
+            log.warning("this centre waits: %s", error)
+            stop.wait(5.0 if isinstance(error, Forbidden) else 0.5)
+            return False
+
+    def _recovered(self, stop: threading.Event) -> bool:
+        """Wait until etcd is recovered, or `stop` is set: False."""
+        while not stop.wait(LOOK_HALTED):
+            try:
+                with Client.from_settings(self.settings) as client:
+                    if self._watermark.recovered(client):
+                        return True
+            except CronyError as error:
+                log.debug("whether etcd is recovered cannot be told: %s", error)
+        return False
 
     def status(self) -> dict[str, Any]:
         """What this centre does right now, for logs and people."""
@@ -176,6 +234,7 @@ class Centre:
                 sealer=self._sealer,
                 webs=self._webs,
                 centres=self._centres,
+                watermark=self._watermark,
                 database=self._database,
             )
 
@@ -215,6 +274,9 @@ class Centre:
     def _tend(self) -> None:
         """Look at the clock, and tell the others. Raises `Halted`."""
         try:
+            if self.clock.monotonic() >= self._look_at:
+                self._look_at = self.clock.monotonic() + LOOK
+                self._watermark.look(self.client, timeout=1.0)
             off = self._clock_is_right()
             self._presence.tell(able=self._able, why=self._why, skew=off)
         except Halted:

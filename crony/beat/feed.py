@@ -18,6 +18,8 @@ from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys
 from crony.etcd.watch import Event, Watcher
 
+GATHER = 0.05
+"""Seconds that a listing waits for others who are elected in the same moment."""
 PROGRESS = 1.0
 """Seconds after which a leader hears how far a stream is, though nothing in it concerned it."""
 
@@ -75,6 +77,8 @@ class Feed:
             self._joining.append(mine)
         with self._listing:
             if not mine.done.is_set():
+                if self.sorter.count > 1:
+                    threading.Event().wait(GATHER)
                 with self._lock:
                     together, self._joining = self._joining, []
                 self._list_for(together)

@@ -6,11 +6,13 @@ nodes told of, by one leader; runs are decided by the leader of their job's shar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from crony.beat.duties.alerts import Delivery, Losses, Undelivered
 from crony.beat.duties.archiver import Archiver
 from crony.beat.duties.compaction import Compaction
+from crony.beat.duties.marking import Marking
 from crony.beat.duties.pruning import IdemPruning
 from crony.beat.duties.reconcile import reconciling
 from crony.beat.duties.retention import retention
@@ -18,7 +20,9 @@ from crony.beat.duties.settling import Settling
 from crony.beat.duty import Background, Duty
 from crony.beat.office import Office
 from crony.domain.signing import Sealer
+from crony.errors import Halted
 from crony.lifecycle.move import Lead
+from crony.lifecycle.watermark import Watermark
 from crony.store.db import Database
 
 
@@ -34,8 +38,10 @@ class Household:
         sealer: Sealer,
         *,
         term: int,
+        watermark: Watermark,
+        halt: Callable[[Halted], None],
     ) -> None:
-        """`term`: revision of the leader's term."""
+        """`term`: revision of the leader's term; `halt`: ends it because etcd went back in time."""
         client, keys = office.client, office.keys
         self._undelivered = undelivered
         self._archiver = Archiver(client, lead, database)
@@ -43,8 +49,11 @@ class Household:
         """Of alerts; it is nudged when one was put."""
         self._settling = Settling(office, self._archiver, undelivered, self.delivery, term=term)
         self.duties: list[Duty] = [Losses(office, undelivered, self.delivery), self._settling]
+        marking = Marking(client, lead, watermark, database, halt)
         self.background: list[Background] = [
             self._archiver.background,
+            marking.background,
+            *([marking.keeping] if marking.keeping is not None else []),
             Compaction(client).background,
             IdemPruning(client, keys, lead).background,
         ]

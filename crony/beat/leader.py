@@ -43,6 +43,7 @@ from crony.etcd.txn import Compare
 from crony.etcd.watch import Event
 from crony.lifecycle.move import Lead
 from crony.lifecycle.shards import Sharding
+from crony.lifecycle.watermark import Watermark
 from crony.settings import Settings
 from crony.store.db import Database
 
@@ -70,6 +71,7 @@ class Leader:
         sealer: Sealer,
         webs: Verifier,
         centres: Verifier,
+        watermark: Watermark,
         database: Database | None = None,
     ) -> None:
         """Ready to lead `part`, one of the shards that `sharding` tells of; `feed` is shared with the other leaders of
@@ -96,7 +98,16 @@ class Leader:
         self.household: Household | None = None
         """What the leader of shard 0 does for all."""
         if part.first:
-            self.household = Household(self.office, lead, undelivered, database, sealer, term=term.revision)
+            self.household = Household(
+                self.office,
+                lead,
+                undelivered,
+                database,
+                sealer,
+                term=term.revision,
+                watermark=watermark,
+                halt=lambda error: self._events.put(("halt", error)),
+            )
             room = self.household.delivery
         else:
             room = AlertRoom(client, keys, undelivered).background
@@ -233,6 +244,8 @@ class Leader:
             self._listed(*facts)
         elif what == "result":
             self._finished(*facts)
+        elif what == "halt":
+            raise facts[0]
 
     def _happened(self, stream: int, events: list[Event], revision: int) -> None:
         book = self.office.book

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from crony import settings
 from crony.cli import show
 from crony.cli.show import output_option
+from crony.errors import CronyError
+
+if TYPE_CHECKING:
+    from crony.etcd.checkup import Finding
+    from crony.etcd.client import Client
+    from crony.etcd.keys import Keys
 
 
 @click.command()
@@ -19,7 +26,9 @@ from crony.cli.show import output_option
 )
 @output_option
 def doctor(fix: bool, quota: int | None, form: str) -> int:
-    """Look at etcd: members, version, room, alarms, history, clock, access. Exit code 1 when something is bad.
+    """Look at etcd: members, version, room, alarms, history, clock, access; and at the centres' clocks, and whether
+    etcd was restored, as far as this machine or the database (CRONY_DATABASE_URL) knows. Exit code 1 when something is
+    bad.
 
     It only reads. With --fix it frees what can be freed: each member stands still while it is defragmented, and the
     etcd user needs the root role for it.
@@ -40,6 +49,8 @@ def doctor(fix: bool, quota: int | None, form: str) -> int:
         if fix and any(each.curable for each in found):
             done = checkup.cure(members.all, keys)
             found = checkup.examine(members, keys, quota=room)
+        if any(each.about != "member" for each in found):  # it answers
+            found += platform(members.all, keys, given)
     bad = any(each.level is checkup.Level.BAD for each in found)
     if form == "json":
         show.data({"findings": [asdict(each) for each in found], "done": done, "healthy": not bad})
@@ -53,3 +64,26 @@ def doctor(fix: bool, quota: int | None, form: str) -> int:
         if each.hint and each.level is not checkup.Level.OK:
             show.hint(f"{each.about}: try {each.hint}")
     return int(bad)
+
+
+def platform(client: Client, keys: Keys, given: settings.Settings) -> list[Finding]:
+    """Whether etcd went back in time, and the clocks of the centres."""
+    from crony.etcd.checkup import SKEW, Finding, Level
+    from crony.lifecycle import centres
+    from crony.recovery.past import restored
+
+    found: list[Finding] = []
+    try:
+        why = restored(client, keys, given)
+        hint = "read docs/how-to/restore.md, then run `crony recover`"
+        says = f"etcd's data went back in time: {why}" if why else "etcd was not restored, as far as is known here"
+        found.append(Finding("restored", Level.BAD if why else Level.OK, says, hint if why else ""))
+        for facts in centres.look(client, keys).running.values():
+            off = abs(facts.skew)
+            level = Level.BAD if off > SKEW[1] else Level.LOOK if off > SKEW[0] else Level.OK
+            says = f"centre {facts.name}: its clock is {facts.skew:+.1f} s off from etcd's"
+            says += "" if facts.able else "; it does not lead"
+            found.append(Finding("centre", level, says, "" if level is Level.OK else "run NTP on its machine"))
+    except CronyError as error:
+        found.append(Finding("centres", Level.LOOK, f"cannot be looked at: {error}", error.hint))
+    return found

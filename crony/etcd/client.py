@@ -285,6 +285,20 @@ class Client:
             self._revision = max(self._revision, revision)
 
     @property
+    def cluster_id(self) -> str:
+        """Which cluster answered; empty before the first answer."""
+        return self._cluster_id
+
+    def halt(self, error: Halted) -> None:
+        """Every call raises `error` from now on: somebody else found out that etcd went back in time."""
+        self._halted = error
+
+    def begin_anew(self) -> None:
+        """Forget what was seen: etcd was recovered on purpose."""
+        with self._lock:
+            self._revision, self._cluster_id, self._halted = 0, "", None
+
+    @property
     def clock_offset(self) -> float:
         """etcd's wall clock (median of the members) minus ours, seconds; 0 before the first answer."""
         return self.cluster.clock_offset

@@ -82,6 +82,11 @@ class Keys:
         """A centre that runs, leading or not (leased)."""
         return f"{self.root}beat/centre/{incarnation}"
 
+    @property
+    def mark(self) -> str:
+        """What tells a restored etcd from one that went on."""
+        return f"{self.root}beat/mark"
+
     def leader(self, shard: int) -> str:
         """The leader of a shard (leased)."""
         return f"{self.root}beat/{shard}/leader"

@@ -233,6 +233,20 @@ class OutputChunkRow(Base):
     __table_args__ = (_MYSQL,)
 
 
+class MarkRow(Base):
+    """How far etcd was seen, for each namespace: a restored etcd is noticed on a machine that never saw it, too."""
+
+    __tablename__ = "etcd_marks"
+    namespace: Mapped[str] = mapped_column(String(NAME), primary_key=True)
+    epoch: Mapped[int]
+    nonce: Mapped[str] = mapped_column(String(40))
+    mod: Mapped[int] = mapped_column("mark_revision", BigInteger)
+    revision: Mapped[int]
+    cluster: Mapped[str] = mapped_column(String(40))
+    at: Mapped[float]
+    __table_args__ = (_MYSQL,)
+
+
 class NodeRow(Base):
     """A node as last seen, for pages about nodes that are gone."""
 

@@ -192,6 +192,7 @@ class Renderer:
             "title": "",
             "notice": _(done) if done else "",
             "switch": self._switch() if identity else None,
+            "halted": self._web.health().halted if identity else "",
             "away": [],
             "error": "",
             "error_hint": "",
@@ -208,7 +209,7 @@ class Renderer:
     def _away(self, _: i18n.Gettext) -> list[str]:
         health = self._web.health()
         sentences = []
-        if health.etcd:
+        if health.etcd and not health.halted:
             sentences.append(
                 _(
                     "etcd is away: no job can be started from here, changes go live when it is back, and live state is "

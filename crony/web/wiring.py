@@ -19,6 +19,7 @@ from crony.etcd.keys import Keys
 from crony.settings import Settings
 from crony.store.db import Database
 from crony.web.auth import Sessions
+from crony.web.history import History
 from crony.web.live import Cached, Live
 from crony.web.rendering import Renderer
 from crony.web.shields import ShieldedClient, ShieldedDatabase
@@ -33,13 +34,16 @@ class Health:
 
     etcd: str = ""
     database: str = ""
+    halted: str = ""
+    """Why nothing is dispatched until somebody recovers etcd; empty: it was not restored."""
     etcd_facts: Any = None
     database_ms: float | None = None
 
     @property
     def away(self) -> list[str]:
         """Names of what is away."""
-        return [name for name, why in (("etcd", self.etcd), ("database", self.database)) if why]
+        etcd = self.etcd and not self.halted
+        return [name for name, why in (("etcd", etcd), ("database", self.database)) if why]
 
 
 class Web:
@@ -56,6 +60,7 @@ class Web:
         self.sessions = Sessions(self)
         self.static = static_files()
         self.render = Renderer(self)
+        self._history = History(settings, self.keys)
         self.health: Cached[Health] = Cached(self._check, 2.0)
         self.version = _version()
         self._upgraded, self._upgrade_lock = False, threading.Lock()
@@ -75,12 +80,6 @@ class Web:
     def _check(self) -> Health:
         etcd = database = ""
         facts, milliseconds = None, None
-        try:
-            self.client.get(self.keys.control)
-            with contextlib.suppress(AuthFailed):  # newer etcd tells its state to the root role only
-                facts = self.client.status()
-        except CronyError as error:
-            etcd = str(error)
         begun = SYSTEM.monotonic()
         try:
             self.upgrade()
@@ -94,7 +93,14 @@ class Web:
             # A schema nobody foresaw must not take the pages away that need only etcd.
             log.exception("the database cannot be used")
             database = "The database cannot be used; the log of the web process says why"
-        return Health(etcd, database, facts, milliseconds)
+        halted = self._history.look(self.client, None if database else self.db)
+        try:
+            self.client.get(self.keys.control)
+            with contextlib.suppress(AuthFailed):  # newer etcd tells its state to the root role only
+                facts = self.client.status()
+        except CronyError as error:
+            etcd = str(error)
+        return Health(etcd, database, halted, facts, milliseconds)
 
 
 def _version() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -19,19 +20,23 @@ from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.queues import node_of, own, shared
 from crony.domain.run import UnknownRecord
 from crony.errors import Conflict, CronyError, Forbidden, Halted
-from crony.etcd.client import KV
+from crony.etcd.client import KV, Client
 from crony.etcd.keys import is_run_queue
 from crony.etcd.session import Session, process_session
 from crony.etcd.watch import Event, Watcher
 from crony.lifecycle.register import boot_id, register
+from crony.lifecycle.watermark import Watermark
 from crony.workers.cutoff import CUTOFF
 from crony.workers.process import Process
 from crony.workers.runners import kinds
+from crony.workers.spool import directory
 
 log = logging.getLogger("crony.worker")
 
 EVERY = 5.0
 """Seconds between two renewals of the record."""
+LOOK = 15.0
+"""Seconds between two looks at whether etcd is still what it was."""
 
 
 class Liveness:
@@ -48,7 +53,10 @@ class Liveness:
         self._spared = settings.node_weight == 0
         """It gets no new work, but keeps what it has: nothing more from shared queues."""
         self._changed, self._closed = threading.Event(), threading.Event()
-        self._started_at = 0.0
+        self._started_at = self._look_at = 0.0
+        kept = settings.spool_dir or settings.state_dir
+        self._watermark = Watermark(str(directory(settings)) if kept else "", process.keys)
+        self._halted = False
         self.on_stop: Callable[[], None] = lambda: None
         """Called from the node's own thread when it is being stopped."""
         self._thread = threading.Thread(target=self._renew, name="crony-liveness", daemon=True)
@@ -83,6 +91,7 @@ class Liveness:
         self._session.renewed = CUTOFF.renewed
         while True:
             try:
+                self._watermark.look(process.client)
                 self._started_at = self._started_at or process.now()
                 register(
                     process.client, process.keys, self._session, self.facts(), patience=settings.node_ttl + 2, wait=wait
@@ -122,7 +131,7 @@ class Liveness:
 
     def may_claim(self, queue: str) -> bool:
         """The transport's hook: whether to claim from a queue now."""
-        if self._stopping or self._session is None or not self._session.alive:
+        if self._stopping or self._halted or self._session is None or not self._session.alive:
             return False
         if not is_run_queue(queue):
             return True
@@ -151,7 +160,7 @@ class Liveness:
     # -- inside --------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        told = time.monotonic()
+        told, process = time.monotonic(), self._process
         while not self._closed.is_set():
             self._changed.wait(max(0.0, EVERY - (time.monotonic() - told)))
             self._changed.clear()
@@ -161,11 +170,32 @@ class Liveness:
             try:
                 if self._stopping:
                     self.on_stop()
+                if self._halted:
+                    self._look_again()
+                    continue
+                if told >= self._look_at:
+                    self._look_at = told + LOOK
+                    self._watermark.look(process.client)
                 self._publish()
+            except Halted as error:
+                self._halt(error)
             except CronyError as error:
                 log.debug("the node's record could not be renewed: %s", error)
             except Exception:
                 log.exception("the node's record could not be renewed")
+
+    def _halt(self, error: Halted) -> None:
+        """Take nothing more: what lies in etcd may have been done already. What runs goes on."""
+        log.critical("this node takes no work: %s", error)
+        self._halted = True
+        self._process.client.halt(error)
+
+    def _look_again(self) -> None:
+        """When somebody has recovered etcd, stop: whoever supervises this process starts it anew."""
+        with Client.from_settings(self._process.settings) as client:
+            if self._watermark.recovered(client):
+                log.warning("etcd was recovered: this node stops, to be started anew")
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _publish(self) -> None:
         session, process = self._session, self._process

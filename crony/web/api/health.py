@@ -30,16 +30,19 @@ def livez() -> Response:
 def readyz(web: TheWeb, request: Request, verbose: Annotated[str | None, Query(max_length=10)] = None) -> Response:
     """Whether what the web needs is there; names what is away. `?verbose` adds details for those signed in."""
     health = web.health()
-    lines = [f"{name}: away" for name in health.away] or ["ready"]
+    lines = [f"{name}: away" for name in health.away]
+    if health.halted:
+        lines.append("etcd: halted, it was restored")
+    down, lines = bool(lines), lines or ["ready"]
     if verbose is not None and request.state.identity is not None:
         lines = [
-            f"etcd: {health.etcd or 'there'}",
+            f"etcd: {health.halted or health.etcd or 'there'}",
             *([f"etcd version: {health.etcd_facts.version}"] if health.etcd_facts else []),
             *_stopped(web),
             *_leaders(web),
             f"database: {health.database or f'there ({health.database_ms:.1f} ms)'}",
         ]
-    return Response("\n".join(lines) + "\n", 503 if health.away else 200, media_type="text/plain")
+    return Response("\n".join(lines) + "\n", 503 if down else 200, media_type="text/plain")
 
 
 def _stopped(web: Web) -> list[str]:
@@ -96,6 +99,7 @@ def _exposition(web: Web) -> bytes:
     up = Gauge("crony_up", "Whether what the web needs is there", ["part"], registry=registry)
     up.labels("etcd").set(not health.etcd)
     up.labels("database").set(not health.database)
+    Gauge("crony_halted", "Whether etcd was restored and not recovered", registry=registry).set(bool(health.halted))
     if health.etcd_facts is not None:
         Gauge("crony_etcd_db_bytes", "Size of etcd's store", registry=registry).set(health.etcd_facts.db_size)
     try:
