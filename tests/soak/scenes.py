@@ -121,14 +121,16 @@ def zombies(stage: Stage, names: list[str]) -> list[str]:
     job = stage.job(between=f"while [ ! -e {gate} ]; do sleep 0.1; done")
     runs = [stage.ask(job, labels={"name": name}) for name in names]
     until(lambda: all(stage.started(run) for run in runs), 20, "the runs to start")
+    sessions = [world.keys.session(world.incarnation(name)) for name in names]
     for name in names:
         world.pause(name)
     gone = [world.keys.out(run, 1) for run in runs]
     until(lambda: all(map(_there(world), gone)), 30, "the attempts to be lost")
     until(lambda: not any(map(_there(world), gone)), 30, "their outcomes to be archived")
-    gate.touch()
     for name in names:
         world.resume(name)
+    until(lambda: all(map(_there(world), sessions)), 20, "the sessions to be back")
+    gate.touch()
     world.wait(1.5)
     return runs
 

@@ -521,6 +521,35 @@ def started_again() -> Tale:
     return tale
 
 
+def permitted() -> tuple[Tale, int]:
+    """A fire of work that needs a permit, and has it."""
+    tale = Tale().begin()
+    tale.fire(delivery="at_most_once")
+    tale.claim()
+    return tale, tale.step({f"run/q/run.n1/c/{PLACE}": {"incarnation": "i1", "count": 1, "phase": "S"}})
+
+
+@breaks("a permit first")
+def began_without_permit() -> Tale:
+    tale, fence = permitted()
+    tale.mark("start", fence=fence - 2)
+    return tale
+
+
+@breaks("a permit is kept")
+def permitted_and_rerouted() -> Tale:
+    tale, _ = permitted()
+    tale.step(wait(finished=0, reason="reroute"), f"run/q/run.n1/m/{PLACE}", f"run/q/run.n1/c/{PLACE}")
+    return tale
+
+
+@breaks("a permit is kept")
+def permitted_and_claimed_anew() -> Tale:
+    tale, _ = permitted()
+    tale.claim(holder="", count=1)
+    return tale
+
+
 @breaks("revisions only rise")
 def lowered() -> Tale:
     tale = Tale().begin()

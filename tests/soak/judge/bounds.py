@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from tests.soak.judge.fires import Fires
-from tests.soak.judge.reading import At, Fault, History, Judge, State, Step, claim_of, run_at, unquote
+from tests.soak.judge.reading import At, Fault, History, Judge, State, Step, claim_of, job_of, run_at, unquote
 
 FIRE = 3.0
 """Seconds in which a due fire is decided."""
@@ -81,7 +81,9 @@ class Bounds(Judge):
                 case ["nodectl", _]:
                     self._cordoned.add(change.parts[1])
                 case ["run", "in", ident]:
-                    term = state.leader.create if state.leader else 0
+                    told = (change.new or change.old).told if change.new or change.old else {}
+                    leads = state.leader(str(told.get("job") or job_of(str(told.get("run")))))
+                    term = leads.create if leads else 0
                     if change.new and change.new.told.get("kind") in ("run", "cancel"):
                         self._requests.setdefault(ident, Asked(ident, str(change.new.told.get("run")), term, step))
                     elif change.new is None and ident in self._requests:

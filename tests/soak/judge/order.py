@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from tests.soak.judge.reading import Change, History, Judge, Kept, State, Step, Told, sealed
 
-LEASED = ("session/", "node/", "svc/", "queue.consumer/", "queue.sent/", "queue.upkeep", "queue.delayed-owner", "fan/")
+LEASED = (
+    "session/",
+    "node/",
+    "svc/",
+    "beat/centre/",
+    "queue.consumer/",
+    "queue.sent/",
+    "queue.upkeep",
+    "queue.delayed-owner",
+    "fan/",
+)
 """Keys that must have a lease, beside the leader's."""
 MAY_BE_LEASED = ("queue/", "bind/", "q/")
 """Exclusive queues, and what belongs to them."""
@@ -21,7 +31,8 @@ class Order(Judge):
     def __init__(self, history: History) -> None:
         super().__init__(history)
         self.revisions: dict[str, int] = {}
-        self.term = 0
+        self.terms: dict[str, int] = {}
+        """Shard -> its latest term."""
         self.settled = (0, "")
         self.told: set[str] = set()
         """Runs that an alert spoke of."""
@@ -41,11 +52,11 @@ class Order(Judge):
                     self.no_room |= ident.startswith("not_kept")
                 case ["run", "out", run, _]:
                     self._out(step, run, change)
-                case ["beat", "0", "last"] if change.new:
-                    term = int(change.new.told.get("term", 0))
-                    if term < self.term:
-                        self.say("terms only rise", f"{term} after {self.term} at revision {step.revision}")
-                    self.term = max(term, self.term)
+                case ["beat", shard, "last"] if change.new:
+                    term, known = int(change.new.told.get("term", 0)), self.terms.get(shard, 0)
+                    if term < known:
+                        self.say("terms only rise", f"{term} after {known} at revision {step.revision}")
+                    self.terms[shard] = max(term, known)
 
     def _job(self, step: Step, job: str, change: Change, state: State) -> None:
         if change.new is None:

@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
+from zlib import crc32
 
 TICK = "/soak/tick"
 Told = dict[str, Any]
@@ -128,10 +129,11 @@ class State:
         self.places: dict[str, list[str]] = {}
         """Where each live run is."""
 
-    @property
-    def leader(self) -> Kept | None:
-        """The leader's key of shard 0."""
-        return self.keys.get("beat/0/leader")
+    def leader(self, job: str = "") -> Kept | None:
+        """The key of the leader of a job's shard; of the first shard where no job is given."""
+        shards = self.keys.get("beat/shards")
+        count = int(shards.told.get("count", 1)) if shards else 1
+        return self.keys.get(f"beat/{crc32(job.encode()) % count if job else 0}/leader")
 
     def take(self, step: Step) -> None:
         """All changes of a step at once."""

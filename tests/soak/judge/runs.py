@@ -22,6 +22,8 @@ from tests.soak.judge.reading import (
     unquote,
 )
 
+STARTED = "S"
+"""Phase of a claim whose work may have begun."""
 ALONE = ("skip", "queue_one", "queue_all", "cancel_previous")
 """Overlap policies under which one run of a job is under way at a time."""
 
@@ -121,6 +123,8 @@ class Fences(Judge):
             self.say("only the living claim", f"{where}: {now.holder} has no session")
         if was is not None and was.holder and now.holder not in ("", was.holder):
             self.say("a holder keeps it", f"{where}: from {was.holder} to {now.holder}")
+        if was is not None and was.phase == STARTED and now.phase != STARTED:
+            self.say("a permit is kept", f"{where}: permitted to start, and claimed anew")
         count = was.count if was else 0
         again = was is not None and was.holder == now.holder
         if now.holder and now.count != count + (not again):
@@ -165,8 +169,12 @@ class Fences(Judge):
             self.say(
                 "attempts only grow", f"{where}: attempt {attempt} moved on as {waits[0].get('finished')} finished"
             )
-        if claim is not None and claim.holder and claim.holder not in state.sessions:
-            self.say("a holder keeps it", f"{where}: claimed by {claim.holder}, which is gone, and no attempt was lost")
+        if claim is None or not claim.holder:
+            return
+        if claim.phase == STARTED:
+            self.say("a permit is kept", f"{where}: permitted to start, and moved on without an outcome")
+        if claim.holder not in state.sessions and not (message and needs_permit(message.envelope)):
+            self.say("a holder keeps it", f"{where}: claimed by {claim.holder}, gone, and no attempt was lost")
 
     def _sent(self, step: Step, state: State, change: Change, records: dict[tuple[str, str], Told]) -> None:
         assert change.new is not None
@@ -180,9 +188,10 @@ class Fences(Judge):
             return  # sealed again: the same attempt
         if attempt != self.ended[run] + 1:
             self.say("attempts only grow", f"{where}: attempt {attempt} sent, {self.ended[run]} have ended")
-        if envelope.get("incarnation") not in state.sessions:
+        shared = change.key.startswith("run/q/run.@")
+        if envelope.get("incarnation") not in state.sessions and not shared:
             self.say("sent to the living", f"{where}: {envelope.get('incarnation')} has no session")
-        if state.leader is None:
+        if state.leader(job_of(run)) is None:
             self.say("only a leader dispatches", f"{where}: sent while nobody leads")
 
     def _attempt(self, step: Step, state: State, run: str, attempt: int, told: Told) -> None:
@@ -216,7 +225,7 @@ class Dispatches(Judge):
             if run in self.known:
                 continue
             self.known.add(run)
-            if state.leader is None:
+            if state.leader(job) is None:
                 self.say("only a leader dispatches", f"{where}: while nobody leads")
             live = state.jobs.get(job)
             if live is None:
@@ -250,6 +259,12 @@ class Dispatches(Judge):
             line = [each for each in runs_of(state, job) if in_line(state, each) == "overlap"]
             if most is not None and len(line) > most:
                 self.say("the line is bounded", f"job {job} at revision {step.revision}: {len(line)} wait, {most} may")
+
+
+def needs_permit(envelope: Told) -> bool:
+    """Whether work must not begin without a durable permit."""
+    told = envelope.get("delivery"), envelope.get("on_node_loss", "rerun"), envelope.get("on_cut", "continue")
+    return told[0] == "at_most_once" or told[1] != "rerun" or told[2] == "stop"
 
 
 def runs_of(state: State, job: str) -> list[str]:

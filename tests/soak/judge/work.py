@@ -6,6 +6,7 @@ from collections import defaultdict
 from itertools import pairwise
 
 from tests.soak.judge.reading import Change, Claim, History, Judge, Mark, State, Step, Told, claim_of, job_of, run_at
+from tests.soak.judge.runs import STARTED, needs_permit
 
 MARKING = "marks"
 """Tag of the jobs that write lines."""
@@ -22,6 +23,8 @@ class Work(Judge):
         self.marking: set[str] = set()
         self.alone: set[str] = set()
         self.once: set[str] = set()
+        self.permits: set[tuple[str, int]] = set()
+        """(run, attempt) that needs a permit."""
 
     def before(self, step: Step, state: State) -> None:
         """Remember claims, outcomes and jobs."""
@@ -48,6 +51,8 @@ class Work(Judge):
         assert change.new is not None
         claim = claim_of(change.new)
         lies = next((each for at, each in state.messages.items() if run_at(at[1]) == run), None)
+        if lies is not None and needs_permit(lies.envelope):
+            self.permits.add((run, int(lies.envelope.get("attempt", 0))))
         self.claims[run, claim.mod] = claim, int(lies.envelope.get("attempt", 0)) if lies else 0
 
     def finish(self, state: State) -> None:
@@ -66,6 +71,8 @@ class Work(Judge):
                 found = self.claims.get((run, mark.fence))
                 if found is None and mark.fence <= self._seen:
                     self.say("started under a claim", f"{run}, attempt {attempt}: fence {mark.fence} is no claim of it")
+                elif found is not None and (run, attempt) in self.permits and found[0].phase != STARTED:
+                    self.say("a permit first", f"{run}, attempt {attempt}: began by fence {mark.fence}, no permit")
                 elif found is not None and found[1] != attempt:
                     self.say("started under a claim", f"{run}: started as {attempt}, claimed as attempt {found[1]}")
         self._succeeded(starts, ends)
