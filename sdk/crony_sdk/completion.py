@@ -153,11 +153,12 @@ class Completion:
         with self._lock:
             if self._final is not None or not text:
                 return
-            if self._beating and not self._text:
+            collect = self._beating or self._numbered
+            if collect and not self._text:
                 PULSE.add(self._flush_text, TEXT_EVERY)
             self._text.append((stream, _clean(text)))
             self._text_size += len(text)
-            hold = self._beating and self._text_size < TEXT_HELD
+            hold = collect and self._text_size < TEXT_HELD
         if not hold:
             self._flush_text()
 

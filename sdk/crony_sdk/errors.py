@@ -47,7 +47,8 @@ class BadSignature(CronyError):
 class Unavailable(CronyError):
     """Raised when the platform cannot be reached, is overloaded, or does not answer like Crony. Trying again may help.
 
-    `sent` is true when the request may have been carried out; `retry_after` is the platform's wish in seconds, or None.
+    `sent` is true when the request may have been carried out; `retry_after` is the platform's wish in seconds, or None;
+    `status` is None unless Crony itself has answered.
     """
 
     def __init__(

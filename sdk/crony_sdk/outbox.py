@@ -12,12 +12,11 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from crony_sdk import contract, forks
 from crony_sdk.contract import Standing
 from crony_sdk.errors import CronyError, Unavailable, Undelivered
-from crony_sdk.spool import Directory, Memory, Report, Store
+from crony_sdk.spool import Directory, Memory, Report, Store, is_end
 from crony_sdk.wire import Wire
 
 log = logging.getLogger("crony_sdk")
@@ -27,6 +26,8 @@ LOOK = 3.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.3, 5.0
 KEEP = 3 * 86400.0
 """Seconds after which a report that nobody took is given up."""
+TEXT_FIRST = 10.0
+"""Seconds that an end waits for the text before it, when only the text cannot be delivered."""
 LIMIT = 64 * 1024 * 1024
 """Bytes in the spool above which further log text is dropped; a completion never is."""
 
@@ -48,9 +49,11 @@ class Outbox:
         keep: float = KEEP,
         limit: int = LIMIT,
         pauses: tuple[float, float] = (FIRST_PAUSE, LONGEST_PAUSE),
+        text_first: float = TEXT_FIRST,
     ) -> None:
         self.store, self.wire = store, wire or Wire()
         self._keep, self._limit, self._pauses = keep, limit, pauses
+        self._text_first = text_first
         self.after_fork()
         forks.renew_after_fork(self)
 
@@ -90,12 +93,16 @@ class Outbox:
     def flush(self, timeout: float) -> bool:
         """Wait until nothing of ours is left; false when something still is after `timeout` seconds."""
         until = time.monotonic() + timeout
-        while self.store.backlog():
-            if time.monotonic() >= until:
-                return False
-            self.start()
-            self._wake.set()
-            time.sleep(0.02)
+        try:
+            while self.store.backlog():
+                if time.monotonic() >= until:
+                    return False
+                self.start()
+                self._wake.set()
+                time.sleep(0.02)
+        except OSError as error:
+            log.error("the spool cannot be read: %s", error.strerror)
+            return False
         return True
 
     def send(self, report: Report, patience: float) -> Standing:
@@ -114,8 +121,7 @@ class Outbox:
             self._answers[name] = None
         try:
             while True:
-                if self._pause(report) <= 0:
-                    self._deliver(report.lane, until, timeout=max(1.0, until - time.monotonic()))
+                self._deliver(report.lane, until, timeout=max(1.0, until - time.monotonic()))
                 found = self._answers[name]
                 if isinstance(found, CronyError):
                     raise found
@@ -124,9 +130,9 @@ class Outbox:
                 if self.store.read(name) is None:  # another process saw to it
                     return Standing()
                 left = until - time.monotonic()
-                if left <= 0 or (self.durable and self._pause(report) > 0):
+                if left <= 0 or (self.durable and self._pause(report.lane) > 0):
                     break
-                time.sleep(max(0.0, min(self._pause(report), left)))
+                time.sleep(max(0.0, min(self._pause(report.lane), left)))
         finally:
             with self._state:
                 del self._answers[name]
@@ -162,24 +168,30 @@ class Outbox:
 
     def _deliver(self, lane: str, until: float, names: list[str] | None = None, timeout: float | None = None) -> None:
         """Send a lane's reports in order, until none is left or one cannot be delivered now."""
-        if not self._enter(lane, until):
+        if self._pause(lane) > 0 or not self._enter(lane, until):
             return
         try:
             with self.store.sole(lane) as mine:
-                if mine:
-                    for name in self.store.pending(lane) if names is None else names:
-                        if not self._try(name, timeout):
-                            return
+                left = list(self.store.pending(lane) if names is None else names) if mine else []
+                while left and self._try(left[0], timeout):
+                    del left[0]
+                ends = [name for name in left if is_end(name)]
+                if ends and left[0] not in ends and self._overdue(ends[0]) and self._try(ends[0], timeout):
+                    log.warning("an attempt has ended before %d pieces of its text could be delivered", len(left) - 1)
         finally:
             self._leave(lane)
+
+    def _overdue(self, name: str) -> bool:
+        """Whether an end has waited so long for the text before it that it should wait no more: the platform takes
+        ends when it cannot take text."""
+        report = self.store.read(name)
+        return report is not None and time.time() - report.written > self._text_first
 
     def _try(self, name: str, timeout: float | None) -> bool:
         """Send one report; false when the lane has to wait."""
         report = self.store.read(name)
         if report is None:
             return True
-        if self._pause(report) > 0:
-            return False
         try:
             answer: Standing | CronyError = self.post(report, timeout)
         except Unavailable as error:
@@ -192,7 +204,7 @@ class Outbox:
             log.error("%s is given up: %s", report.about, error)
             answer = error
         else:
-            self._go_on(report)
+            self._go_on(report.lane)
         self.store.remove(name)
         with self._state:
             if name in self._answers:
@@ -214,16 +226,17 @@ class Outbox:
 
     # -- pauses ----------------------------------------------------------------------------------
 
-    def _pause(self, report: Report) -> float:
-        """Seconds for which this report had better not be sent."""
+    def _pause(self, lane: str) -> float:
+        """Seconds for which this lane had better not be tried: its own pause, or that of the web it goes to."""
         with self._state:
-            holds = (self._holds.get(report.lane), self._holds.get(_origin(report)))
+            holds = (self._holds.get(lane), self._holds.get(lane[:8]))
             return max((hold.until - time.monotonic() for hold in holds if hold), default=0.0)
 
     def _hold_off(self, report: Report, error: Unavailable) -> None:
-        where = report.lane if error.status == 429 else _origin(report)  # too many calls are one attempt's fault
+        # Too many calls, a mistake in Crony, a database that text needs: no reason to hold other attempts.
+        own = error.status in (429, 500) or (error.status is not None and not report.ends)
         with self._state:
-            hold = self._holds.setdefault(where, _Hold())
+            hold = self._holds.setdefault(report.lane if own else report.lane[:8], _Hold())
             if hold.until > time.monotonic() and error.retry_after is None:
                 return  # another thread has just said so
             first, longest = self._pauses
@@ -235,10 +248,10 @@ class Outbox:
             begins = hold.failures == 1
         log.log(logging.WARNING if begins else logging.DEBUG, "%s waits %.1f s: %s", report.about, pause, error)
 
-    def _go_on(self, report: Report) -> None:
+    def _go_on(self, lane: str) -> None:
         with self._state:
-            self._holds.pop(report.lane, None)
-            self._holds.pop(_origin(report), None)
+            self._holds.pop(lane, None)
+            self._holds.pop(lane[:8], None)
 
     # -- the background --------------------------------------------------------------------------
 
@@ -246,7 +259,9 @@ class Outbox:
         while not self._closing:
             pause = LOOK if self.durable else 60.0
             try:
-                for lane, names in self.store.backlog().items():
+                backlog = list(self.store.backlog().items())
+                random.shuffle(backlog)  # one that fails again and again must not keep the same others waiting
+                for lane, names in backlog:
                     self._deliver(lane, time.monotonic(), names)
                 pause = min(pause, self._next_try())
             except OSError as error:
@@ -269,14 +284,10 @@ class Outbox:
                 return self.post(report)
             except Unavailable as error:
                 self._hold_off(report, error)
-                if time.monotonic() + self._pause(report) >= until:
+                pause = max(0.0, self._pause(report.lane))
+                if time.monotonic() + pause >= until:
                     raise Undelivered(f"{report.about} could not be delivered or kept: {error}") from None
-                time.sleep(self._pause(report))
-
-
-def _origin(report: Report) -> str:
-    parts = urlsplit(report.callback)
-    return f"{parts.scheme}://{parts.netloc}"
+                time.sleep(pause)
 
 
 class _Opened:
@@ -299,18 +310,19 @@ class _Opened:
 _opened = _Opened()
 
 
-def open_outbox(spool: str | os.PathLike[str] | Outbox | None = None) -> Outbox:
+def open_outbox(spool: str | os.PathLike[str] | Outbox | None = None, *, wire: Wire | None = None) -> Outbox:
     """The outbox of a directory, the same for all who ask in this process; without one, an outbox in memory.
 
-    `CRONY_SDK_SPOOL` names the directory for those who do not.
+    `CRONY_SDK_SPOOL` names the directory for those who do not. `wire` says how to reach Crony: a CA, proxies, timeouts;
+    who asks first decides.
     """
     if isinstance(spool, Outbox):
         return spool
     spool = spool or os.environ.get("CRONY_SDK_SPOOL")
     if not spool:
-        return _opened.passing
-    path = str(Path(spool).absolute())
+        return _opened.passing if wire is None else Outbox(Memory(), wire)
+    path = str(Path(spool).resolve())
     with _opened.lock:
         if path not in _opened.by_path:
-            _opened.by_path[path] = Outbox(Directory(path))
+            _opened.by_path[path] = Outbox(Directory(path), wire)
         return _opened.by_path[path]

@@ -41,6 +41,7 @@ class Pool:
             self._waiting.append(task)
             if self._idle < len(self._waiting) and self._threads < self._most:
                 self._threads += 1
+                self._idle += 1  # it will be, before it takes the first task
                 threading.Thread(target=self._run, name="crony-work", daemon=True).start()
             self._change.notify()
             return True
@@ -58,7 +59,6 @@ class Pool:
     def _run(self) -> None:
         while True:
             with self._change:
-                self._idle += 1
                 patient = True
                 while not self._waiting and not self._closed and patient:
                     patient = self._change.wait(30.0)
@@ -73,3 +73,5 @@ class Pool:
             except Exception:
                 log.exception("work in the background failed in a way that should not be")
             del task
+            with self._change:
+                self._idle += 1

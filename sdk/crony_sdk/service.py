@@ -180,6 +180,8 @@ class Service:
                 _report(context.completion, error=error)  # a status cannot say that it is final
             response = problem(500, _reason(error))
         finally:
+            if context.completion is not None:
+                context.completion.stop()
             self._ledger.leave(work, response)
         return response
 

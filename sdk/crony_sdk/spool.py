@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from crony_sdk import forks
 from crony_sdk.errors import Invalid
@@ -48,8 +49,13 @@ class Report:
 
     @property
     def lane(self) -> str:
-        """What keeps its order: the attempt, as part of a file's name."""
-        return hashlib.sha256(self.callback.encode()).hexdigest()[:24]
+        """What keeps its order: the attempt, as part of a file's name. Begins with `place`, eight characters."""
+        return place(self.callback) + _digest(self.callback, 16)
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is the attempt's end."""
+        return self.verb in ("complete", "fail")
 
     @property
     def about(self) -> str:
@@ -58,7 +64,7 @@ class Report:
 
 
 class Store(ABC):
-    """Holds reports in order. Names are `<lane>-<number>`."""
+    """Holds reports in order. Names are `<lane>-<number>-<end or text>…`."""
 
     durable = False
 
@@ -112,7 +118,7 @@ class Memory(Store):
         """As of `Store`."""
         with self._lock:
             self._count += 1
-            name = f"{report.lane}-{self._count:020d}"
+            name = f"{report.lane}-{self._count:020d}-{_kind(report)}"
             self._kept[name] = report
             return name
 
@@ -161,6 +167,7 @@ class Directory(Store):
             raise Invalid("spool", f"{self.path} must be ours and closed to others; try: chmod 700 {self.path}")
         self._last, self._lock = 0, threading.Lock()
         self._mine: set[str] = set()
+        self._size, self._sized = 0, -1.0
         self._tidy()
         forks.renew_after_fork(self)
 
@@ -178,17 +185,19 @@ class Directory(Store):
         """As of `Store`."""
         with self._lock:
             self._last = max(self._last + 1, time.time_ns())
-            name = f"{report.lane}-{self._last:020d}-{os.getpid()}"
+            name = f"{report.lane}-{self._last:020d}-{_kind(report)}-{os.getpid()}"
             self._mine.add(name)
+        content = json.dumps(asdict(report), ensure_ascii=False).encode()
         scratch = self.path / f".{name}"
         try:
             descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
-                file.write(json.dumps(asdict(report), ensure_ascii=False).encode())
+                file.write(content)
                 file.flush()
                 os.fsync(descriptor)
             os.replace(scratch, self.path / f"{name}.json")
             self._sync()
+            self._size += len(content)
         except OSError:
             with self._lock:
                 self._mine.discard(name)
@@ -232,14 +241,16 @@ class Directory(Store):
             self._mine.discard(name)
 
     def size(self) -> int:
-        """As of `Store`."""
-        total = 0
-        for _, entry in self._files():
-            try:
-                total += entry.stat().st_size
-            except FileNotFoundError:
-                pass
-        return total
+        """As of `Store`; looked up once a second, and in between too large rather than too small."""
+        if time.monotonic() > self._sized + 1.0:
+            total = 0
+            for _, entry in self._files():
+                try:
+                    total += entry.stat().st_size
+                except FileNotFoundError:
+                    pass
+            self._size, self._sized = total, time.monotonic()
+        return self._size
 
     @contextmanager
     def sole(self, lane: str) -> Iterator[bool]:
@@ -247,16 +258,16 @@ class Directory(Store):
         if fcntl is None:
             yield True
             return
-        place = int(lane[:7], 16)
+        byte = int(lane[8:15], 16)
         try:
-            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
         except OSError:
             yield False
             return
         try:
             yield True
         finally:
-            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, place)
+            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, byte)
 
     def _files(self) -> list[tuple[str, os.DirEntry[str]]]:
         with os.scandir(self.path) as entries:
@@ -277,6 +288,25 @@ class Directory(Store):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def place(callback: str) -> str:
+    """Where a report goes, short: the same for all that go to one web."""
+    parts = urlsplit(callback)
+    return _digest(f"{parts.scheme}://{parts.netloc}", 8)
+
+
+def is_end(name: str) -> bool:
+    """Whether the report of this name is the end of its attempt."""
+    return name.split("-")[2] == "end"
+
+
+def _kind(report: Report) -> str:
+    return "end" if report.ends else "text"
+
+
+def _digest(text: str, length: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def _lives(name: str) -> bool:

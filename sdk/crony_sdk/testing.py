@@ -102,6 +102,8 @@ class FakePlatform:
         """So many of the next reports are carried out, and their answers lost."""
         self.unavailable = False
         """Answer 503 to everything."""
+        self.takes_text = True
+        """False: answer 503 to `log`, as when its database is away."""
         self._lock = threading.RLock()
         self._server: ThreadingHTTPServer | None = None
         self._port = port
@@ -231,6 +233,8 @@ class FakePlatform:
         wrong = _wrong(found[3], body)
         if wrong:
             return _problem(422, f"{wrong} is wrong", field=wrong)
+        if found[3] == "log" and not self.takes_text:
+            return _problem(503, "the database is away", retry_after=True)
         with self._lock:
             self.reports.append((attempt.run, attempt.n, found[3], body))
         with attempt.changed:
@@ -275,7 +279,7 @@ def _wrong(verb: str, body: Any) -> str:
     for name, value in body.items():
         if name not in known or not isinstance(value, known[name]) or (name == "code" and isinstance(value, bool)):
             return str(name)
-    if verb == "fail" and not 1 <= len(body.get("reason", "")) <= contract.REASON_LIMIT:
+    if verb == "fail" and not body.get("reason"):
         return "reason"
     if verb == "log" and (len(body.get("text", "").encode()) > contract.TEXT_LIMIT or "text" not in body):
         return "text"

@@ -37,9 +37,7 @@ class Answer:
             found = None
         if not isinstance(found, dict) or "json" not in self.headers.get("Content-Type", ""):
             kind = self.headers.get("Content-Type", "no content type")
-            raise Unavailable(
-                f"what answers there is not Crony: {self.status} with {kind}", sent=True, status=self.status
-            )
+            raise Unavailable(f"what answers there is not Crony: {self.status} with {kind}", sent=True)
         return found
 
 

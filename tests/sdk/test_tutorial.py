@@ -48,6 +48,8 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert isinstance(made, crony_sdk.Service)
     made.close(0)
     made.outbox.close(0)
+    for spool in ("spool", "spool-with-ca"):
+        crony_sdk.open_outbox(spool).close(0)
     assert len(blocks("python")) >= 8 and "django" in sys.modules
 
 
