@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from crony.beat.entries import Asked, JobEntry, NodeEntry, Presence, Queued, Waiting
 from crony.beat.load import Load
+from crony.beat.pools import Pools
 from crony.beat.sorting import job_of
 from crony.domain.ids import parse_run_id, place_ident
 from crony.domain.node import NodeControl, NodeFacts
@@ -52,8 +53,9 @@ class Book:
     def __init__(self, keys: Keys, part: Part | None = None) -> None:
         """`part`: the shard; it is told of what concerns that only (see `sorting`)."""
         self._keys, self._root = keys, len(keys.root)
-        self._part = part or Part()
-        self._ignored = (keys.name(""), keys.alert(""), *(f"{keys.root}{kind}/" for kind in ("obj", "delayed", "pool")))
+        self.part = part or Part()
+        self._ignored = (keys.name(""), keys.alert(""), f"{keys.root}delayed/")
+        self.pools = Pools(keys)
         self.mods: dict[str, int] = {}
         self.jobs: dict[str, JobEntry] = {}
         self.requests: dict[str, Asked] = {}
@@ -167,7 +169,7 @@ class Book:
             case ["run", "in", ident]:
                 asked = Asked(ident, value, revision, born or revision, _read(Request, value))
                 if asked.request is not None and asked.request.kind == "ended":
-                    if self._part.has(job_of(asked.request.run)):  # the leader of shard 0 puts those of all shards
+                    if self.part.has(job_of(asked.request.run)):  # the leader of shard 0 puts those of all shards
                         self.ends[ident], self.news.ends = asked, True
                     return
                 self._unblock(self.requests.get(ident))
@@ -179,7 +181,7 @@ class Book:
                 self.waits[run] = Waiting(run, _read(Wait, value), revision)
                 self.news.waits.add(run)
                 self._stand(run)
-            case ["run", "q", queue, "m", place] if not self._part.has(job_of(place_ident(place))):
+            case ["run", "q", queue, "m", place] if not self.part.has(job_of(place_ident(place))):
                 if key not in self._others:
                     self._others.add(key)
                     self.load.came(place_ident(place), decode(queue))
@@ -191,11 +193,15 @@ class Book:
                 self._enter(run, run not in self.accepted)
                 self.accepted[run] = revision
             case ["run", "out", _, _]:
-                self.outs[key] = (revision, value if self._part.first else b"")  # only shard 0's leader settles them
+                self.outs[key] = (revision, value if self.part.first else b"")  # only shard 0's leader settles them
                 self.news.outs = True
             case ["dead", *_]:
                 self.dead[key] = (revision, value)
                 self.news.dead = True
+            case ["obj", "pool", name]:
+                self.pools.publish(decode(name), value, revision)
+            case ["pool", name, number]:
+                self.pools.hold(decode(name), number, value, revision)
             case ["control"]:
                 self.stopped = _stopped(value)
                 self._fleet_changed()
@@ -270,6 +276,10 @@ class Book:
                 self.outs.pop(key, None)
             case ["dead", *_]:
                 self.dead.pop(key, None)
+            case ["obj", "pool", name]:
+                self.pools.unpublish(decode(name))
+            case ["pool", name, number]:
+                self.pools.let_go(decode(name), number)
             case ["control"]:
                 self.stopped = False
                 self._fleet_changed()
@@ -341,8 +351,12 @@ class Book:
         self._next_in(job)
 
     def _stand(self, run: str) -> None:
-        """Note whether a run stands in line: its record is new, or gone."""
+        """Note whether a run stands in a line: its record is new, or gone."""
         job, waiting = job_of(run), self.waits.get(run)
+        if waiting is not None and waiting.wait is not None and waiting.wait.reason == WaitReason.POOL:
+            self.pools.line_up(run, waiting.wait)
+        else:
+            self.pools.leave(run)
         if job and waiting is not None and waiting.wait is not None and waiting.wait.reason == WaitReason.OVERLAP:
             self._lines.setdefault(job, set()).add(run)
         elif run in self._lines.get(job, ()):

@@ -217,7 +217,9 @@ class Committer:
     def _refresh(self, batch: Batch) -> Result:
         """What the keys that a refused batch had seen are now; runs are left out: their one watch tells those whole."""
         keys = self._lead.keys
-        wanted = {key for step in batch.steps for key in step.move.seen if not key.startswith(keys.run)}
+        # A pool's limit comes by its watch, too: whoever knows it then knows every slot that was taken before.
+        watched = keys.run, keys.obj("pool", "")
+        wanted = {key for step in batch.steps for key in step.move.seen if not key.startswith(watched)}
         wanted |= {keys.control, keys.shards, self._lead.term.key}
         result = Result(batch, Verdict.REFUSED)
         try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
+from crony.beat.pools import Pools
 from crony.beat.router import Router
 from crony.domain import ids
 from crony.domain.job import Retry
 from crony.domain.livejob import LiveJob
 from crony.domain.queues import Shared
-from crony.domain.run import Envelope, Request, Trigger, Wait
+from crony.domain.run import Envelope, Request, Trigger, Wait, WaitReason
 from crony.domain.signing import Sealer, Verifier
 from crony.lifecycle.end import PATIENCE
 from crony.lifecycle.move import Dispatch
@@ -25,8 +26,11 @@ EXPIRES = 24 * 3600.0
 class Desk:
     """Drafts, seals and opens envelopes. `now` is etcd's wall clock."""
 
-    def __init__(self, sealer: Sealer, verifier: Verifier, router: Router, now: Callable[[], float]) -> None:
+    def __init__(
+        self, sealer: Sealer, verifier: Verifier, router: Router, now: Callable[[], float], pools: Pools
+    ) -> None:
         self._sealer, self._verifier, self._router, self._now = sealer, verifier, router, now
+        self._pools = pools
         self._sequence = 0
 
     def draft(self, live: LiveJob, run: str, *, trigger: str, at: float, fire_at: float | None = None) -> Envelope:
@@ -59,6 +63,7 @@ class Desk:
             delivery=job.delivery,
             on_node_loss=job.on_node_loss,
             on_cut=job.on_cut,
+            pools=list(job.limits),
             awaited=bool(job.pause_after) or (job.after_end and trigger == Trigger.SCHEDULE),
         )
 
@@ -96,10 +101,24 @@ class Desk:
             changes["requested_at"] = request.requested_at
         return replace(envelope, **changes)  # type: ignore[arg-type]
 
-    def address(self, envelope: Envelope, avoid: Collection[str] = ()) -> Dispatch | None:
-        """The attempt sealed for the best node (or the shared queue), at its place in the queue; None: nobody fits."""
+    def place(self, envelope: Envelope, *, at: float) -> Dispatch | Wait:
+        """A run's first attempt for the best node, or the record with which it waits for a slot or a node."""
+        slots = self._pools.enter(envelope.pools)
+        if slots is None:
+            return self.park(envelope, WaitReason.POOL.value, at=at, detail=self._pools.why(envelope.pools))
+        dispatch = self.address(envelope, slots=slots)
+        if dispatch is None:
+            return self.park(envelope, WaitReason.NO_NODE.value, at=at, detail=self.why_nobody(envelope))
+        return dispatch
+
+    def address(self, envelope: Envelope, avoid: Collection[str] = (), *, slots: Sequence[str] = ()) -> Dispatch | None:
+        """The attempt sealed for the best node (or the shared queue), at its place in the queue; None: nobody fits.
+
+        `slots` are those promised to it; they are given back when nobody fits.
+        """
         route = self._router.route(envelope, avoid)
         if route is None:
+            self._pools.give_back(slots)
             return None
         told = replace(
             envelope,
@@ -107,8 +126,10 @@ class Desk:
             incarnation=route.incarnation,
             why=route.why,
             expires_at=self._now() + EXPIRES,
+            slots=list(slots),
         )
-        return Dispatch(told, ids.place(told.priority, self._next(), told.run), self._message(told))
+        place = ids.place(told.priority, self._next(), told.run)
+        return Dispatch(told, place, self._message(told), self._pools.seen(told.pools))
 
     def again(self, envelope: Envelope) -> bytes:
         """The message of the same attempt for the same node, good for another while."""
@@ -116,7 +137,7 @@ class Desk:
 
     def park(self, envelope: Envelope, reason: str, *, at: float, due_at: float = 0.0, detail: str = "") -> Wait:
         """A run that has not had an attempt yet, as a waiting record."""
-        sealed = self._sealer.seal(replace(envelope, queue="", incarnation="").payload()).decode()
+        sealed = self._sealer.seal(replace(envelope, queue="", incarnation="", slots=[]).payload()).decode()
         return Wait(envelope.run, sealed, envelope.attempt - 1, reason, at, due_at=due_at, detail=detail)
 
     def open(self, sealed: str) -> Envelope:

@@ -26,6 +26,7 @@ from crony.beat.duties.firing import Firing
 from crony.beat.duties.inbox import Inbox
 from crony.beat.duties.pruning import Pruning
 from crony.beat.duties.quarantine import Quarantine
+from crony.beat.duties.slots import Slots
 from crony.beat.duties.waiting import Waiting
 from crony.beat.duty import Background, Duty
 from crony.beat.feed import Feed, streams
@@ -90,7 +91,8 @@ class Leader:
         lead = Lead(keys, term.compare(), sharding.seen)
         self._lead = lead
         committer = Committer(client, lead, lambda result: self._events.put(("result", result)))
-        desk = Desk(sealer, centres, Router(book, clock.monotonic), client.now)
+        desk = Desk(sealer, centres, Router(book, clock.monotonic), client.now, book.pools)
+        book.pools.trusted = webs
         self.office = Office(settings, clock, client, keys, book, desk, committer, webs)
         self._clockwatch = ClockWatch(self.office)
         self._announcing = Announcing(client, lead, part, centre=settings.lasting_centre_name)
@@ -119,6 +121,7 @@ class Leader:
             Waiting(self.office),
             Failover(self.office),
             Quarantine(self.office),
+            Slots(self.office),
             Ages(self.office, undelivered, room),
             Pruning(self.office),
         ]
@@ -197,6 +200,8 @@ class Leader:
         if book.news.doubt and not self._list_runs_anew():
             self._take(LONGEST_SLEEP)
             return
+        if self.office.committer.idle:
+            book.pools.nothing_under_way()
         # By turns: a duty with a mountain of work must not take every place in the committer.
         self._turn = (self._turn + 1) % len(self._duties)
         wishes = [self._work(duty) for duty in self._duties[self._turn :] + self._duties[: self._turn]]
@@ -292,6 +297,7 @@ class Leader:
             self.office.committer.away(result.error, self.office.mono())
         self.office.counts[f"{result.batch.kind}_{result.verdict.value}"] += len(result.batch.steps)
         for step in result.batch.steps:
+            book.pools.decided(step.move.puts, done=result.verdict is Verdict.DONE)
             try:
                 step.settle(result.verdict)
             except Exception:

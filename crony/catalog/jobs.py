@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from crony.catalog.calendars import Calendars
 from crony.catalog.keeping import check_calendars, check_size, names_of
+from crony.catalog.pools import PoolCatalog, check_pools
 from crony.catalog.publishing import Publisher
 from crony.catalog.views import JobView, Preview, Reconciled, VersionView, preview, view_of
 from crony.clock import SYSTEM
@@ -25,7 +26,7 @@ from crony.domain.signing import Sealer
 from crony.errors import Conflict, Invalid, NotFound
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys, prefix_end
-from crony.store import audit, calendars
+from crony.store import audit, calendars, pools
 from crony.store import cursor as cursors
 from crony.store.cursor import Paged, limit_of
 from crony.store.db import Database
@@ -40,6 +41,7 @@ class Catalog:
         self.db, self.client, self.keys, self.sealer = db, client, keys, sealer
         self._publisher = Publisher(db, client, keys, sealer)
         self.calendars = Calendars(db, self._publisher)
+        self.pools = PoolCatalog(db, self._publisher)
 
     # -- saving ----------------------------------------------------------------------------
 
@@ -138,6 +140,7 @@ class Catalog:
                 row.revision, row.live_name, row.deleted_at = row.revision + 1, None, _now()
                 row.updated_at, row.updated_by = row.deleted_at, actor
                 calendars.name_them(session, row.id, ())
+                pools.name_them(session, row.id, ())
                 self._note(session, row, "delete", save, entry, actor, address)
             return view_of(row)
 
@@ -195,12 +198,14 @@ class Catalog:
             raise Conflict(f"There is a job {name} already", hint="choose another name, or edit that job")
 
     def _keep_to(self, session: Session, ident: str, job: Job) -> None:
-        """Refuse calendars that are not there, and keep which ones the job names."""
+        """Refuse calendars and pools that are not there, and keep which ones the job names."""
         names = names_of(job.schedules)
         known = calendars.contents(session, names, hold=True)
         check_calendars(job.schedules, known, many=job.many)
         check_size(job, known)
         calendars.name_them(session, ident, names)
+        check_pools(job.limits, pools.existing(session, job.limits))
+        pools.name_them(session, ident, job.limits)
 
     def _note(
         self, session: Session, row: JobRow, action: str, save: str, entry: str, actor: str, address: str

@@ -19,6 +19,7 @@ COMMANDS = {
     "schedule": ("crony.cli.schedule:schedule", "schedules: explain"),
     "node": ("crony.cli.node:node", "nodes: list, set"),
     "calendar": ("crony.cli.calendar:calendar", "calendars: list, show, apply, delete"),
+    "pool": ("crony.cli.pool:pool", "limits that jobs share: set, list, get, delete"),
     "alert": ("crony.cli.alert:alert", "alerts: list"),
     "queue": ("crony.cli.queue:queue", "Celery queues and dead letters: list, show, purge, dead, requeue, drop"),
     "status": ("crony.cli.status:status", "who leads, which centres and nodes run, what is under way"),

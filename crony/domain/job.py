@@ -21,6 +21,7 @@ from crony.domain.check import choice, fields, flag, integer, invisible, join, l
 from crony.domain.durations import format_duration, parse_duration
 from crony.domain.instants import parse_instant
 from crony.domain.placing import Routing, parse_routing
+from crony.domain.pool import limits_document, parse_limits
 from crony.domain.schedule import Schedule, parse_schedules
 from crony.domain.window import FIELDS as WINDOW
 from crony.errors import Invalid
@@ -33,9 +34,9 @@ PARAMS = 32 * 1024
 _KNOWN = (
     "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "pause_after", "overlap",
     "overlap_limit", "action", "params", "timeout", "retry", "delivery", "on_node_loss", "on_cut", "routing",
-    "priority",
+    "priority", "limits",
 )  # fmt: skip
-_LATER = ("after", "async", "limits", "alerts")
+_LATER = ("after", "async", "alerts")
 _OF_SCHEDULE = ("calendars", *WINDOW)
 OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
 OVERLAP_LIMIT = 100
@@ -121,6 +122,8 @@ class Job:
     on_cut: str
     routing: Routing
     priority: int
+    limits: tuple[str, ...]
+    """Names of the pools in each of which a run needs a slot."""
 
     @property
     def after_end(self) -> bool:
@@ -150,6 +153,7 @@ class Job:
             "on_cut": self.on_cut,
             "routing": self.routing.document(),
             "priority": self.priority,
+            "limits": limits_document(self.limits),
         }
 
     def filled(self, known: Mapping[str, Calendar]) -> Job:
@@ -205,6 +209,7 @@ def parse(document: Any) -> Job:
         on_cut=choice(_or(given, "on_cut", "continue"), "on_cut", ON_CUT),
         routing=_shared(parse_routing(given.get("routing"))),
         priority=integer(_or(given, "priority", 0), "priority", 0, 9),
+        limits=parse_limits(given.get("limits")),
     )
 
 

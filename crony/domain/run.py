@@ -50,6 +50,7 @@ class WaitReason(StrEnum):
     DELAY = "delay"
     OVERLAP = "overlap"  # another run of its job is under way; it waits for its turn
     NO_NODE = "no_node"
+    POOL = "pool"  # a pool of its job has no free slot
     REROUTE = "reroute"  # its node was lost or drained before the work started
     HOLD = "hold"  # its node was lost after the work started; a person decides
 
@@ -125,6 +126,10 @@ class Envelope(Record):
     """continue | stop: whether its work goes on when its node may be taken for lost."""
     awaited: bool = False
     """Something goes by the end of the run, such as a fixed delay: its leader is told of it."""
+    pools: list[str] = field(default_factory=list)
+    """Pools in each of which it needs a slot."""
+    slots: list[str] = field(default_factory=list)
+    """What it holds of them, as `<pool>/<number>`; whoever takes its message away gives them back."""
     expires_at: float = 0.0
     """A node refuses the envelope after this (etcd's clock)."""
     why: str = ""

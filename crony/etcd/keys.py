@@ -58,6 +58,15 @@ class Keys:
         return f"{self.root}obj/{kind}/{ident}"
 
     @property
+    def pools(self) -> str:
+        """Prefix of the slots of all pools."""
+        return f"{self.root}pool/"
+
+    def slot(self, pool: str, index: int) -> str:
+        """A numbered slot of a pool; there while a run holds it."""
+        return f"{self.root}pool/{encode(pool)}/{index}"
+
+    @property
     def control(self) -> str:
         """Stop switch and calendars' revision; bumped whenever one of them changes."""
         return f"{self.root}control"

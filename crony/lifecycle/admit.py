@@ -27,17 +27,18 @@ def admit(
     `job` is (id, revision seen) of the job key it was decided from; None for the implicit job of a task, which has
     no key. `end` is the final record of a run that never starts (refused). `rest` is what remains of a backfill.
     """
-    puts, alive = sent(keys, dispatches)
+    out = sent(keys, dispatches)
+    puts = {**out.puts}
     puts |= {keys.run_wait(wait.run): wait.encode() for wait in waits}
     puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
     if end is not None:
         puts[keys.out(end.run, "end")] = end.encode()
-    seen = {keys.run_in(request): request_seen}
+    seen = {**out.seen, keys.run_in(request): request_seen}
     if job is not None:
         seen[keys.job(job[0])] = job[1]
     if rest is not None:
         puts[keys.run_in(request)] = rest.encode()
-    return Move(seen, alive, puts=puts, deletes=() if rest is not None else (keys.run_in(request),))
+    return Move(seen, out.alive, puts=puts, deletes=() if rest is not None else (keys.run_in(request),))
 
 
 def set_aside(keys: Keys, request: str, *, request_seen: int, value: bytes) -> Move:

@@ -16,9 +16,9 @@ def cancel(
     request_seen: int,
     records: Mapping[str, int],
     outcome: Outcome,
-    orders: Iterable[str] = (),
+    also: Iterable[str] = (),
 ) -> Move:
-    """End a run that nobody works on.
+    """End a run that nobody works on; `also` what goes with it, slots and orders.
 
     `records` are the keys it lies in, with the revisions seen (request, wait, or message with a claim that is
     absent, 0, or released); they go, the outcome comes. Attempt 0 means it never had an attempt.
@@ -28,7 +28,7 @@ def cancel(
     return Move(
         {keys.run_in(request): request_seen, **records},
         puts={keys.out(outcome.run, slot): outcome.encode()},
-        deletes=(keys.run_in(request), *gone, *orders),
+        deletes=(keys.run_in(request), *gone, *also),
     )
 
 

@@ -16,6 +16,7 @@ from crony.domain.signing import peek
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, TxnResult, mod
+from crony.lifecycle.slots import slots_of
 
 PATIENCE = 6 * 3600.0
 """How long an end is tried while etcd is away, seconds. After that the session is long gone and others took over."""
@@ -111,6 +112,8 @@ def transaction(keys: Keys, told: Envelope, sealed: str, place: str, fence: int,
     message, claim = keys.message(told.queue, place), keys.claim(told.queue, place)
     key = keys.out(told.run, told.attempt)
     txn = Txn().when(mod(claim, fence)).delete(message).delete(claim).put(key, outcome.encode())
+    for slot in slots_of(keys, told):
+        txn.delete(slot)
     if outcome.final:
         if outcome.node:
             txn.delete(keys.cmd(outcome.node, told.run))

@@ -27,10 +27,12 @@ def fire(
     It holds only for the very document (`job_seen`) and cursor (`done_seen`) it was made from, so each fire is
     decided once. `backfill` is the rest of a `fire_all`, as (request id, request).
     """
-    puts, alive = sent(keys, dispatches)
+    out = sent(keys, dispatches)
+    puts = {**out.puts}
     puts[keys.done(job)] = done.encode()
     puts |= {keys.run_wait(wait.run): wait.encode() for wait in waits}
     puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
     if backfill is not None:
         puts[keys.run_in(backfill[0])] = backfill[1].encode()
-    return Move({keys.job(job): job_seen, keys.done(job): done_seen}, alive, puts=puts, proof=keys.done(job))
+    seen = {**out.seen, keys.job(job): job_seen, keys.done(job): done_seen}
+    return Move(seen, out.alive, puts=puts, proof=keys.done(job))

@@ -10,6 +10,7 @@ from crony.domain.run import Envelope, Wait, WaitReason
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, mod
+from crony.lifecycle.slots import slots_of
 
 
 def hand_back(
@@ -43,4 +44,6 @@ def hand_back(
     )
     claim = keys.claim(told.queue, place)
     txn = Txn().when(mod(claim, fence)).delete(keys.message(told.queue, place)).delete(claim)
+    for slot in slots_of(keys, told):
+        txn.delete(slot)
     return client.txn(txn.put(keys.run_wait(told.run), wait.encode())).succeeded

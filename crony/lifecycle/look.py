@@ -40,6 +40,8 @@ class LiveRun:
     detail: str = ""
     why: str = ""
     incarnation: str = ""
+    pools: tuple[str, ...] = ()
+    """Pools in each of which it needs a slot."""
 
 
 def live_runs(client: Client, keys: Keys, *, job: str | None = None, run: str | None = None) -> list[LiveRun]:
@@ -196,4 +198,5 @@ def _live(
         detail=detail,
         why=envelope.why,
         incarnation=incarnation,
+        pools=tuple(str(name) for name in envelope.pools),
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from crony.domain.pool import Slot
 from crony.domain.run import Envelope
 from crony.errors import CronyError
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Compare, Txn, absent, exists, mod
+from crony.lifecycle.slots import slots_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Dispatch:
     envelope: Envelope
     place: str
     value: bytes
+    pools: Mapping[str, int] = field(default_factory=dict)
+    """Objects of its pools, with the revisions seen: a limit that changed meanwhile is another decision."""
 
 
 class Entangled(CronyError):
@@ -116,12 +120,18 @@ def transaction(lead: Lead, moves: Iterable[Move], *, control_seen: int | None =
     )
 
 
-def sent(keys: Keys, dispatches: Iterable[Dispatch]) -> tuple[dict[str, bytes], frozenset[str]]:
-    """The message puts of `dispatches` and the incarnations that must be alive for them."""
+def sent(keys: Keys, dispatches: Iterable[Dispatch]) -> Move:
+    """What handing out `dispatches` takes: their messages and slots put, their nodes alive, their pools unchanged."""
     puts: dict[str, bytes] = {}
+    seen: dict[str, int] = {}
     alive: set[str] = set()
     for dispatch in dispatches:
-        puts[keys.message(dispatch.envelope.queue, dispatch.place)] = dispatch.value
-        if dispatch.envelope.incarnation:  # a shared queue waits for whoever comes
-            alive.add(dispatch.envelope.incarnation)
-    return puts, frozenset(alive)
+        told = dispatch.envelope
+        puts[keys.message(told.queue, dispatch.place)] = dispatch.value
+        if told.incarnation:  # a shared queue waits for whoever comes
+            alive.add(told.incarnation)
+        seen |= dispatch.pools
+        for slot in slots_of(keys, told):
+            puts[slot] = Slot(told.run, told.queue, dispatch.place).encode()
+            seen[slot] = 0
+    return Move(seen, frozenset(alive), puts=puts)

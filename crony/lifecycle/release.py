@@ -14,13 +14,13 @@ def release(
     keys: Keys, run: str, *, wait_seen: int, job: tuple[str, int] | None, cancel_key: str, dispatch: Dispatch
 ) -> Move:
     """From the waiting record to a queue. `cancel_key` (the node's order about this run) must be absent."""
-    puts, alive = sent(keys, [dispatch])
-    seen = {keys.run_wait(run): wait_seen}
+    out = sent(keys, [dispatch])
+    seen = {**out.seen, keys.run_wait(run): wait_seen}
     if cancel_key:
         seen[cancel_key] = 0
     if job is not None:
         seen[keys.job(job[0])] = job[1]
-    return Move(seen, alive, puts=puts, deletes=(keys.run_wait(run),))
+    return Move(seen, out.alive, puts=out.puts, deletes=(keys.run_wait(run),))
 
 
 def park(keys: Keys, wait: Wait, *, wait_seen: int) -> Move:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from crony.domain.run import Wait
 from crony.etcd.keys import Keys
 from crony.lifecycle.move import Move
@@ -17,8 +19,9 @@ def reroute(
     wait: Wait,
     lost: str = "",
     told: tuple[str, int] | None = None,
+    slots: Iterable[str] = (),
 ) -> Move:
-    """Take the message back, the attempt's number with it.
+    """Take the message back, the attempt's number and its `slots` with it.
 
     `claim_seen` is 0 or the revision of a released claim: a node that claims meanwhile wins. The cause is either
     the `lost` incarnation, whose session must be absent, or what `told` so, as (key, revision): the node's control
@@ -32,7 +35,7 @@ def reroute(
         seen,
         gone=frozenset({lost}) if lost else frozenset(),
         puts={keys.run_wait(wait.run): wait.encode()},
-        deletes=(message, claim) if claim_seen else (message,),
+        deletes=(message, *((claim,) if claim_seen else ()), *slots),
     )
 
 

@@ -21,11 +21,13 @@ def takeover(
     outcome: Outcome | None,
     wait: Wait | None,
     orders: Iterable[str] = (),
+    slots: Iterable[str] = (),
 ) -> Move:
     """Take the attempt from its holder while that one's session is absent and its claim unchanged.
 
     `outcome` is how the attempt ended; None when it never started. `wait` is how the run goes on; None when it ends
-    here (then `orders` about it go too). The holder's own end or permit, coming later, finds its claim gone.
+    here (then `orders` about it go too). `slots` are those it holds. The holder's own end or permit, coming later,
+    finds its claim gone.
     """
     message, claim = keys.message(queue, place), keys.claim(queue, place)
     puts = {} if outcome is None else {keys.out(outcome.run, outcome.attempt): outcome.encode()}
@@ -35,5 +37,5 @@ def takeover(
         {message: message_seen, claim: claim_seen},
         gone=frozenset({incarnation}),
         puts=puts,
-        deletes=(message, claim, *orders),
+        deletes=(message, claim, *orders, *slots),
     )

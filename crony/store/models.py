@@ -118,6 +118,41 @@ class JobCalendarRow(Base):
     __table_args__ = (Index("ix_job_calendars_job", "job_id"), _MYSQL)
 
 
+class PoolRow(Base):
+    """A pool as last saved."""
+
+    __tablename__ = "pools"
+    name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
+    revision: Mapped[int]
+    document: Mapped[Any] = mapped_column(Json)
+    updated_at: Mapped[float]
+    updated_by: Mapped[str]
+    __table_args__ = (_MYSQL,)
+
+
+class PoolVersionRow(Base):
+    """One save or the deletion of a pool; revisions go on rising when a deleted name is used again."""
+
+    __tablename__ = "pool_versions"
+    name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    save: Mapped[str] = mapped_column(String(ID))
+    action: Mapped[str] = mapped_column(String(20))
+    document: Mapped[Any] = mapped_column(Json)
+    actor: Mapped[str]
+    at: Mapped[float]
+    __table_args__ = (_MYSQL,)
+
+
+class JobPoolRow(Base):
+    """That a job, as last saved, names a pool."""
+
+    __tablename__ = "job_pools"
+    pool: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    __table_args__ = (Index("ix_job_pools_job", "job_id"), _MYSQL)
+
+
 class RunRow(Base):
     """A run as far as the archive knows it. Once `state` is ended nothing in the row changes."""
 

@@ -28,7 +28,7 @@ DEFAULTS: dict[str, str] = {
     "retry_jitter": "1", "retry_elsewhere": "1",
     "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d", "pause_after": "",
     "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "queue": "",
-    "priority": "0", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue",
+    "priority": "0", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue", "limits": "",
 }  # fmt: skip
 """Every field with its value in an empty form."""
 
@@ -46,7 +46,7 @@ _PATHS = (
     (r"misfire\.(\w+)", r"misfire_\1"),
     (r"routing\.(strategy|labels|node|queue)\b.*", r"\1"),
     (
-        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|pause_after|delivery|on_node_loss|on_cut)\b.*",
+        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|pause_after|delivery|on_node_loss|on_cut|limits)\b.*",
         r"\1",
     ),
 )
@@ -109,6 +109,9 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
     made["routing"] = routing
     made["priority"] = _whole(values, "priority")
     made["delivery"], made["on_cut"] = values["delivery"], values["on_cut"]
+    if values["limits"].strip():
+        names = [name.strip() for name in re.split("[,，\\s]+", values["limits"]) if name.strip()]
+        made["limits"] = [name if name.startswith("pool:") else f"pool:{name}" for name in names]
     if values["on_node_loss"]:
         made["on_node_loss"] = values["on_node_loss"]
     return made
@@ -139,6 +142,7 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
         values[f"retry_{key}"] = _flag(value) if isinstance(value, bool) else str(value)
     for key, value in full["misfire"].items():
         values[f"misfire_{key}"] = str(value)
+    values["limits"] = ", ".join(job.limits)
     values["strategy"] = full["routing"]["strategy"]
     values["labels"] = ", ".join(f"{key}={value}" for key, value in full["routing"]["labels"].items())
     values["node"], values["queue"] = full["routing"]["node"] or "", full["routing"]["queue"] or ""

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from crony.clock import SYSTEM
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.outcome import Outcome
+from crony.domain.pool import Slot
 from crony.domain.run import UnknownRecord
 from crony.errors import CronyError, Unavailable
 from crony.etcd.client import Client
@@ -101,6 +102,7 @@ class Live:
         self.nodes: Cached[dict[str, Node]] = Cached(self._read_nodes)
         self.queues: Cached[list[Queue]] = Cached(self._read_queues, 2.0)
         self.switch: Cached[Switch] = Cached(lambda: look(client, keys))
+        self.slots: Cached[dict[str, dict[int, str]]] = Cached(self._read_slots)
         self.centres: Cached[Centres] = Cached(lambda: centres.look(client, keys))
 
     def runs(self) -> list[LiveRun]:
@@ -125,7 +127,7 @@ class Live:
 
     def forget(self) -> None:
         """Something was changed through this process: show it at once."""
-        for cached in (self._runs, self.nodes, self.queues, self.switch, self.centres):
+        for cached in (self._runs, self.nodes, self.queues, self.switch, self.slots, self.centres):
             cached.forget()
 
     def _read_runs(self) -> tuple[list[LiveRun], dict[str, list[Outcome]]]:
@@ -157,6 +159,16 @@ class Live:
             if queue.kind == "runs" and name in nodes:
                 nodes[name] = replace(nodes[name], queued=queue.waiting)
         return dict(sorted(nodes.items()))
+
+    def _read_slots(self) -> dict[str, dict[int, str]]:
+        """Pool -> number of each slot that is held, and the run that holds it."""
+        found: dict[str, dict[int, str]] = {}
+        for kv in self.client.list(self.keys.pools).kvs:
+            pool, _, number = kv.key.removeprefix(self.keys.pools).rpartition("/")
+            slot = _record(Slot, kv.value)
+            if number.isdigit():
+                found.setdefault(decode(pool), {})[int(number)] = slot.run if slot else "?"
+        return found
 
     def _read_queues(self) -> list[Queue]:
         counts: dict[tuple[str, str], list[int]] = {}

@@ -50,6 +50,9 @@ WORDS = {
     "not_kept": N_("not kept"), "unreadable": N_("unreadable"),
     "create": N_("created"), "update": N_("edited"), "delete": N_("deleted"),
     "pause": N_("paused"), "resume": N_("resumed"),
+    "wait_ended": N_("Their attempt ended"), "wait_delay": N_("Asked for later"),
+    "wait_overlap": N_("Another run of the job is under way"), "wait_no_node": N_("No node fits"),
+    "wait_reroute": N_("On the way to another node"), "wait_hold": N_("On hold: a person decides"),
     "rollback": N_("restored"), "calendar": N_("calendar changed"),
     "overlap_skip": N_("skip the new one"), "overlap_allow": N_("run both"),
     "overlap_cancel_previous": N_("stop the last one"),
@@ -74,6 +77,9 @@ NOTICES = {
     "calendar": N_("The calendar is saved; the jobs that keep to it follow."),
     "calendar-waits": N_("The calendar is saved; some jobs follow when etcd is back."),
     "calendar-deleted": N_("The calendar is deleted."),
+    "pool": N_("The pool is saved; leaders keep to it from now on."),
+    "pool-waits": N_("The pool is saved; leaders keep to it when etcd is back."),
+    "pool-deleted": N_("The pool is deleted."),
     "revoked": N_("The token is revoked."),
     "password": N_("The password is changed. Please sign in again."),
     "signed-out": N_("You are signed out."),
@@ -336,6 +342,8 @@ def _wait_words(context: Context, run: Run) -> str:
         return _("Another run of the job is under way: its turn comes when that has ended.")
     if reason == WaitReason.REROUTE:
         return _("Its node was lost or drained before the work began; the leader chooses another.")
+    if reason == WaitReason.POOL:
+        return _("A pool of its job has no free slot: its turn comes by priority, then by age.")
     if reason == WaitReason.HOLD:
         return _("Its node was lost after the work had started. Release it to run it again, or cancel it.")
     if reason == WaitReason.ENDED and run.attempts:

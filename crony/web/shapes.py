@@ -15,6 +15,7 @@ from crony.store.runs import AttemptView, SkipView
 from crony.web.jobs import JobInfo
 from crony.web.live import Node, Queue
 from crony.web.runs import Run
+from crony.web.waits import PoolState
 
 
 def job(info: JobInfo) -> dict[str, Any]:
@@ -149,6 +150,45 @@ def calendar(view: CalendarView) -> dict[str, Any]:
         "updated_at": rfc3339(view.updated_at),
         "updated_by": view.updated_by,
     }
+
+
+def pool(state: PoolState, *, runs: bool = False) -> dict[str, Any]:
+    """A pool, how much of it is held and how many wait; with `runs` also who."""
+    view = state.view
+    body: dict[str, Any] = {
+        "name": view.name,
+        "limit": view.limit,
+        "description": view.description,
+        "revision": view.revision,
+        "jobs": list(view.jobs),
+        "updated_at": rfc3339(view.updated_at),
+        "updated_by": view.updated_by,
+        "held": None if state.held is None else len(state.held),
+        "waiting": None if state.line is None else len(state.line),
+    }
+    if runs:
+        body["holders"] = [
+            {
+                "slot": holder.number,
+                "run": holder.run,
+                "job_name": holder.live.name if holder.live else None,
+                "state": str(holder.live.state) if holder.live else None,
+                "node": holder.live.node if holder.live else None,
+                "since_at": rfc3339(holder.live.since_at) if holder.live else None,
+            }
+            for holder in state.held or ()
+        ]
+        body["line"] = [
+            {
+                "run": run.run,
+                "job_name": run.name,
+                "priority": run.priority,
+                "since_at": rfc3339(run.since_at),
+                "pools": list(run.pools),
+            }
+            for run in state.line or ()
+        ]
+    return body
 
 
 def node(found: Node) -> dict[str, Any]:

@@ -78,6 +78,8 @@ SAID = (
         r"given up: delivered (?P<n>\d+) times and never started",
         N_("given up: delivered %(n)s times and never started"),
     ),
+    (r"pool (?P<name>\S+) lets (?P<n>\d+) run at a time", N_("pool %(name)s lets %(n)s run at a time")),
+    (r"there is no pool (?P<name>\S+)", N_("there is no pool %(name)s")),
     (r"released by (?P<name>.+)", N_("released by %(name)s")),
     (r"it may have run, and must not run twice", N_("it may have run, and must not run twice")),
     (r"its node was lost before the work started", N_("its node was lost before the work started")),

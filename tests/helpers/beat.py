@@ -15,6 +15,7 @@ from crony.domain import ids
 from crony.domain.livejob import LiveJob
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.outcome import Kind, Outcome
+from crony.domain.pool import Pool, Slot
 from crony.domain.run import Claim, Done, Envelope, Request, Wait
 from crony.domain.signing import Sealer, new_key, peek
 from crony.etcd.client import Client
@@ -25,6 +26,7 @@ from crony.lifecycle.end import Ended, Stale, end, outcome_of
 from crony.lifecycle.enqueue import Submitted, submit
 from crony.lifecycle.permit import permit, starting
 from crony.lifecycle.publish import publish
+from crony.lifecycle.publish_pool import publish_pool
 from crony.settings import Settings
 from crony.transport_etcd import message as wire
 from tests.helpers.wait import until
@@ -197,6 +199,15 @@ class Stage:
     def delete(self, live: LiveJob) -> None:
         """Publish the tombstone."""
         publish(self.client, self.keys, self.web, live.tombstone(revision=live.revision + 1, now=SYSTEM.wall()))
+
+    def pool(self, name: str, limit: int, *, revision: int = 1, deleted: bool = False) -> None:
+        """Publish a pool."""
+        publish_pool(self.client, self.keys, self.web, Pool(name, limit, revision=revision, deleted=deleted))
+
+    def slots(self) -> dict[str, str]:
+        """Taken slots as `<pool>/<number>`, and the runs that hold them."""
+        found = self.client.list(self.keys.pools).kvs
+        return {kv.key.removeprefix(self.keys.pools): Slot.read(kv.value).run for kv in found}
 
     def ask(self, live: LiveJob, **options: Any) -> Submitted:
         """Ask for a run of a job."""

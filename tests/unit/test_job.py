@@ -76,6 +76,7 @@ FULL = {
         "queue": None,
     },
     "priority": 9,
+    "limits": ["pool:reports", "pool:db"],
 }
 
 
@@ -114,6 +115,7 @@ def test_defaults() -> None:
         "on_cut": "continue",
         "routing": {"strategy": "weighted", "labels": {}, "node": None, "exclude": [], "key": None, "queue": None},
         "priority": 0,
+        "limits": [],
     }  # fmt: skip
     assert parse(document).document() == document
 
@@ -204,7 +206,11 @@ REFUSED: list[tuple[Any, str, str]] = [
     # features to come
     (job(after={"on": "success"}), "after", "is not available yet"),
     (job(**{"async": {"deadline": "2h"}}), "async", "is not available yet"),
-    (job(limits=["pool:x"]), "limits", "is not available yet"),
+    (job(limits="pool:x"), "limits", "must be a list"),
+    (job(limits=["reports"]), "limits[0]", "write pool:reports"),
+    (job(limits=["pool:A b"]), "limits[0]", "is not the name of a pool"),
+    (job(limits=["pool:a", "pool:a"]), "limits[1]", "is given twice"),
+    (job(limits=[f"pool:{n}" for n in range(9)]), "limits", "at most 8"),
     (job(alerts=[]), "alerts", "is not available yet"),
     (job(pause_after={"failures": 3}), "pause_after", "is not available yet"),
     (job(delivery="twice"), "delivery", "must be one of at_least_once, at_most_once"),

@@ -21,6 +21,7 @@ FILES = (
     "domain/dialects.py", "domain/hashed.py", "domain/quartz.py", "domain/lint.py",
     "domain/durations.py", "domain/instants.py", "domain/window.py",
     "domain/calendar.py", "catalog/keeping.py", "catalog/calendars.py", "web/pages/calendars.py",
+    "domain/pool.py", "catalog/pools.py", "web/pages/pools.py",
     "domain/zones.py", "web/job_fields.py", "web/pages/job_form.py", "catalog/jobs.py",
     "lifecycle/publish.py",
 )  # fmt: skip

@@ -17,6 +17,7 @@ from crony.lifecycle.cancel import cancel, drop, order
 from crony.lifecycle.displace import displace
 from crony.lifecycle.end import outcome_of
 from crony.lifecycle.move import Move
+from crony.lifecycle.slots import slots_of
 
 MOST_DISPLACED = 20
 """Most runs that one newcomer makes go; more are alive only when the job's policy was another one before."""
@@ -41,6 +42,7 @@ def decide(office: Office, asked: Asked, request: Request) -> Cancel:
     own_run(request.run)
     book, keys, run, now = office.book, office.keys, request.run, office.wall()
     reason = request.reason or (f"cancelled by {request.by}" if request.by else "cancelled")
+    gone: tuple[str, ...] = ()
     waiting, where, pending = book.waits.get(run), book.places.get(run), book.requested(run)
     if pending is not None and pending.request is not None:
         _free(pending.busy or pending.blocks is not None)
@@ -59,10 +61,11 @@ def decide(office: Office, asked: Asked, request: Request) -> Cancel:
         told = _told(item.sealed, run)
         outcome = outcome_of(told, Kind.CANCELLED, ended_at=now, fence=0, final=True, reason=reason)
         records = {keys.message(*where): item.seen, keys.claim(*where): item.claim_seen}
+        gone = slots_of(keys, told)
     else:
         return Cancel(drop(keys, asked.id, request_seen=asked.seen), "")
-    orders = tuple(book.orders.get(run, ()))
-    move = cancel(keys, asked.id, request_seen=asked.seen, records=records, outcome=outcome, orders=orders)
+    gone += tuple(book.orders.get(run, ()))
+    move = cancel(keys, asked.id, request_seen=asked.seen, records=records, outcome=outcome, also=gone)
     return Cancel(move, "cancelled")
 
 

@@ -22,6 +22,7 @@ from crony.domain.signing import BadSeal
 from crony.lifecycle.end import outcome_of
 from crony.lifecycle.move import Move
 from crony.lifecycle.reroute import renew, reroute
+from crony.lifecycle.slots import slots_of
 from crony.lifecycle.takeover import takeover
 
 log = logging.getLogger("crony.beat")
@@ -213,6 +214,7 @@ class Failover:
             outcome=outcome,
             wait=None if ends else wait,
             orders=tuple(office.book.orders.get(told.run, ())) if ends else (),
+            slots=slots_of(office.keys, told),
         )
         return self._step(item, move, "rerouted" if follows is Next.ELSEWHERE else "taken_over")
 
@@ -242,6 +244,7 @@ class Failover:
             wait=wait,
             lost=told.incarnation if lost else "",
             told=unwanted,
+            slots=slots_of(office.keys, told),
         )
         return self._step(item, move, "rerouted")
 

@@ -323,18 +323,17 @@ class Firing:
 
 
 def hand_out(desk: Desk, live: LiveJob, instants: Iterable[int], now: float) -> tuple[list[Dispatch], list[Wait]]:
-    """The fires of a job, each for the best node, or waiting for one."""
+    """The fires of a job, each for the best node, or waiting for a slot or a node."""
     dispatches: list[Dispatch] = []
     waits: list[Wait] = []
     for instant in instants:
         run = ids.fire_run_id(live.id, live.generation, instant)
         envelope = desk.draft(live, run, trigger=Trigger.SCHEDULE.value, at=now, fire_at=instant)
-        dispatch = desk.address(envelope)
-        if dispatch is not None:
-            dispatches.append(dispatch)
+        placed = desk.place(envelope, at=now)
+        if isinstance(placed, Dispatch):
+            dispatches.append(placed)
         else:
-            why = desk.why_nobody(envelope)
-            waits.append(desk.park(envelope, WaitReason.NO_NODE.value, at=now, detail=why))
+            waits.append(placed)
     return dispatches, waits
 
 

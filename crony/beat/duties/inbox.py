@@ -165,12 +165,10 @@ class Inbox:
             if others:
                 skip = _skipped(envelope, policy.in_the_way(live.job, others[0]), now)
                 return self._step(asked, self._admit(asked, owner, skip=skip), count="skipped")
-        dispatch = office.desk.address(envelope)
-        if dispatch is None:
-            why = office.desk.why_nobody(envelope)
-            wait = office.desk.park(envelope, WaitReason.NO_NODE.value, at=now, detail=why)
-            return self._step(asked, self._admit(asked, owner, wait=wait), entry)
-        return self._step(asked, self._admit(asked, owner, dispatch=dispatch), entry, [dispatch])
+        placed = office.desk.place(envelope, at=now)
+        if not isinstance(placed, Dispatch):
+            return self._step(asked, self._admit(asked, owner, wait=placed), entry)
+        return self._step(asked, self._admit(asked, owner, dispatch=placed), entry, [placed])
 
     def _unhold(self, asked: Asked, request: Request) -> Step:
         """A person lets a run on hold go on; nothing to do when it is not on hold any more."""

@@ -1,4 +1,4 @@
-"""Reconciling: what the database says about jobs and what is published come to agree (D8, M4, M5)."""
+"""Reconciling: what the database says about jobs and pools and what is published come to agree (D8, M4, M5)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ def reconciling(database: Database, client: Client, keys: Keys, sealer: Sealer) 
     catalog = Catalog(database, client, keys, sealer)
 
     def reconcile() -> None:
+        mended = catalog.pools.reconcile()  # before the jobs that name them
+        if mended:
+            log.warning("reconciled: published the pools %s", ", ".join(mended[:20]))
         found = catalog.reconcile()
         for words, jobs in (("published", found.published), ("tombstones put for", found.deleted)):
             if jobs:

@@ -44,6 +44,8 @@ class Waiting:
         self._office = office
         self._ready: dict[str, None] = {}
         self._heap: list[tuple[float, str]] = []
+        self._turns: dict[str, None] = {}
+        """Runs that were called from the lines of pools, in order."""
         self._fleet = -1
         self._told: dict[str, float] = {}
         """Run -> monotonic time at which its record was last told why no node fits."""
@@ -61,7 +63,12 @@ class Waiting:
             self._ready |= {run: None for run, waiting in book.waits.items() if waiting.stuck not in (-1, book.fleet)}
         while self._heap and self._heap[0][0] <= now:
             self._ready[heapq.heappop(self._heap)[1]] = None
+            book.pools.news = True  # if it was one in line that had to rest
         if not office.holds and not book.stopped:
+            if book.pools.news:
+                book.pools.news = False
+                self._turns = dict.fromkeys(book.pools.turns(lambda run: self._rested(run, now)))
+                self._ready |= self._turns
             while self._ready and office.committer.free(office.mono()):
                 steps = self._some(now)
                 if not steps:
@@ -75,7 +82,7 @@ class Waiting:
             run = next(iter(self._ready))
             del self._ready[run]
             waiting = self._office.book.waits.get(run)
-            if waiting is None or waiting.busy:
+            if waiting is None or waiting.busy or not self._its_turn(waiting):
                 continue
             try:
                 ordered = self._office.book.orders.get(run)  # to stop: it does not sit out its back-off first
@@ -92,6 +99,16 @@ class Waiting:
             if step is not None:
                 steps.append(step)
         return steps
+
+    def _rested(self, run: str, now: float) -> bool:
+        waiting = self._office.book.waits.get(run)
+        return waiting is not None and not waiting.busy and waiting.rest_until <= now
+
+    def _its_turn(self, waiting: Waits) -> bool:
+        """Whether it may be looked at: one in line for a slot waits until it is called, or has to end."""
+        in_line = waiting.wait is not None and waiting.wait.reason == WaitReason.POOL
+        ends = waiting.impossible or self._office.book.orders.get(waiting.run)
+        return not in_line or bool(ends) or waiting.run in self._turns
 
     def _due(self, waiting: Waits, now: float) -> float:
         """Wall clock instant before which it stays; 0: at once, also for one that cannot be read."""
@@ -153,7 +170,10 @@ class Waiting:
             if wait.reason == WaitReason.DELAY and others:
                 return self._behind(waiting, told, entry, others[0], now)
             exclusive = entry
-        dispatch = office.desk.address(told, wait.avoid)
+        slots = office.book.pools.enter(told.pools, in_turn=wait.reason == WaitReason.POOL)
+        if slots is None:
+            return self._for_a_slot(waiting, wait, told, exclusive)
+        dispatch = office.desk.address(told, wait.avoid, slots=slots)
         if dispatch is None:
             return self._stuck(waiting, told, exclusive)
         before = wait.node or node_of(told.queue)
@@ -209,6 +229,14 @@ class Waiting:
         skip = outcome_of(told, Kind.SKIPPED, ended_at=now, fence=0, final=True, attempt=0)
         skip = replace(skip, reason=SkipReason.OVERLAP.value, detail=policy.in_the_way(job, other))
         return self._finish(waiting, skip, count="skipped")
+
+    def _for_a_slot(self, waiting: Waits, wait: Wait, told: Envelope, exclusive: JobEntry | None) -> Step | None:
+        """A pool of its job has no slot for it now: it stands in line, as old as it is."""
+        if wait.reason == WaitReason.POOL:
+            return None  # looked at again when it is its turn
+        why = self._office.book.pools.why(told.pools)
+        parked = replace(wait, reason=WaitReason.POOL.value, due_at=0.0, detail=why)
+        return self._step(waiting, park(self._office.keys, parked, wait_seen=waiting.seen), exclusive=exclusive)
 
     def _deleted(self, entry: JobEntry | None) -> bool:
         if entry is None or not entry.seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from crony.web.api import alerts, calendars, centres, control, health, ingest, jobs, nodes, tokens
+from crony.web.api import alerts, calendars, centres, control, health, ingest, jobs, nodes, pools, tokens
 from crony.web.api import runs as run_routes
 from crony.web.api.query import no_unknown
 
@@ -17,6 +17,7 @@ for _part in (
     alerts.router,
     control.router,
     calendars.router,
+    pools.router,
     nodes.router,
     centres.router,
     tokens.router,
