@@ -158,9 +158,9 @@ ONLY_PROCESSES = pytest.mark.parametrize("made", ["prefork"], indirect=True)
 
 def test_the_work_sees_the_fence_of_its_permit(made: Node, tmp_path: Path) -> None:
     leader, mark = made.leader, tmp_path / "mark"
-    told = made.told(
-        f"echo $CRONY_FENCE > {mark}.new; mv {mark}.new {mark}; until [ -e {mark}.go ]; do sleep .02; done"
-    )
+    script = f"echo $CRONY_FENCE > {mark}.new; mv {mark}.new {mark}; until [ -e {mark}.go ]; do sleep .02; done"
+    told = made.told(script, pools=["a"], slots=["a/0"])
+    leader.client.put(leader.keys.slot("a", 0), b"{}")
     place = leader.put(told)
     until(mark.exists, what="the shell begins")
     claim, found = leader.claimed(made.facts.queue, place)
@@ -169,6 +169,7 @@ def test_the_work_sees_the_fence_of_its_permit(made: Node, tmp_path: Path) -> No
     Path(f"{mark}.go").touch()
     ended = leader.ended(told.run)
     assert (ended.kind, ended.fence) == ("succeeded", found.mod)
+    assert leader.client.get(leader.keys.slot("a", 0)) is None, "its slot is free with its end"
     until(lambda: not leader.left(), what="nothing of it is left")
 
 
@@ -212,7 +213,8 @@ def test_no_permit_no_start(made: Node, tmp_path: Path) -> None:
 def test_a_process_that_dies_before_its_permit_used_up_nothing(made: Node, tmp_path: Path) -> None:
     leader, mark = made.leader, tmp_path / "mark"
     made.proxy.swallow(PERMIT)
-    told = made.told(f"touch {mark}", deliveries=1)
+    told = made.told(f"touch {mark}", deliveries=1, pools=["a"], slots=["a/0"])
+    leader.client.put(leader.keys.slot("a", 0), b"{}")
     leader.put(told)
     until(lambda: f"the permit of run {told.run} attempt 1 cannot be written yet" in made.node.text(), what="it tries")
     os.kill(made.node.children()[0], signal.SIGKILL)
@@ -220,6 +222,7 @@ def test_a_process_that_dies_before_its_permit_used_up_nothing(made: Node, tmp_p
     made.proxy.heal()
     wait = Wait.read(parked.value)
     assert (wait.reason, wait.finished, wait.deliveries) == ("reroute", 0, 2)
+    assert leader.client.get(leader.keys.slot("a", 0)) is None, "and holds no slot while it waits"
     assert not mark.exists() and leader.outcome(told.run) is None
     leader.client.delete(parked.key)
     assert not leader.left()
