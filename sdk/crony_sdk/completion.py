@@ -49,6 +49,8 @@ class Completion:
         self._stopped = False
         self._final: tuple[str, bytes] | None = None
         self._standing: Standing | None = None
+        self.over = False
+        """Whether the platform has said that the attempt has ended: there is nothing left to report."""
         self.after_fork()
         forks.renew_after_fork(self)
 
@@ -199,7 +201,7 @@ class Completion:
     ) -> None:
         """Reports what the block has not."""
         try:
-            if self._final is not None:
+            if self._final is not None or (self.over and error is not None):
                 return
             if error is None:
                 self.complete()
@@ -254,7 +256,8 @@ class Completion:
         except Refused as error:  # the token is no longer good, or nobody knows the run: the work is in vain
             log.warning("%s of %s is refused, it should stop: %s", verb, self.call.run, error)
             answer = Standing("ended", None, cancel=True)
-        if answer.cancel or answer.state == "ended":
+        self.over |= answer.state == "ended"
+        if answer.cancel or self.over:
             self.cancel()
         return answer
 
@@ -282,7 +285,7 @@ class Completion:
                 self._final = None  # it may be said again, or something else
             raise
         except Refused:
-            self._beating = False
+            self._beating, self.over = False, True
             self.cancel()
             raise
         with self._lock:

@@ -198,17 +198,18 @@ class Outbox:
             self._hold_off(report, error)
             if time.time() - report.written < self._keep:
                 return False
-            log.error("%s is given up after %.0f s: %s", report.about, time.time() - report.written, error)
             answer = error
         except CronyError as error:
-            log.error("%s is given up: %s", report.about, error)
             answer = error
         else:
             self._go_on(report.lane)
         self.store.remove(name)
         with self._state:
-            if name in self._answers:
+            awaited = name in self._answers
+            if awaited:
                 self._answers[name] = answer
+        if isinstance(answer, CronyError) and not awaited:
+            log.error("%s is given up: %s", report.about, answer)
         return True
 
     def _enter(self, lane: str, until: float) -> bool:

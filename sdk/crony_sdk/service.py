@@ -245,6 +245,8 @@ def _params(request: Request) -> dict[str, Any]:
 
 def _report(completion: Completion, result: Any = None, *, error: BaseException | None = None) -> None:
     """Report the end of background work; trouble with that is logged, there is nobody else to tell."""
+    if completion.over and error is not None:
+        return
     try:
         if error is not None:
             completion.fail_with(error)
