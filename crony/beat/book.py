@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from crony.beat.entries import Asked, JobEntry, NodeEntry, Presence, Queued, Waiting
+from crony.beat.entries import Asked, Awaited, JobEntry, NodeEntry, Presence, Queued, Waiting
 from crony.beat.load import Load
 from crony.beat.pools import Pools
 from crony.beat.sorting import job_of
 from crony.domain.ids import parse_run_id, place_ident
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.queues import node_of, own
-from crony.domain.run import Claim, Done, Record, Request, UnknownRecord, Wait, WaitReason
+from crony.domain.run import Accepted, Claim, Done, Record, Request, UnknownRecord, Wait, WaitReason
 from crony.domain.shards import Part
 from crony.etcd.keys import Keys, decode
 from crony.lifecycle.settle import Position
@@ -37,6 +37,8 @@ class News:
 
     jobs: set[str] = field(default_factory=set)
     waits: set[str] = field(default_factory=set)
+    heard: set[str] = field(default_factory=set)
+    """Accepted runs that are new, or of which a sign of life came."""
     inbox: bool = False
     ends: bool = False
     queues: bool = False
@@ -66,7 +68,7 @@ class Book:
         self.places: dict[str, tuple[str, str]] = {}
         self.load = Load()
         """Runs of each queue."""
-        self.accepted: dict[str, int] = {}
+        self.accepted: dict[str, Awaited] = {}
         self.outs: dict[str, tuple[int, bytes]] = {}
         """Outcome key -> (revision, value), until the loop hands them on; without the value in shards but the first."""
         self.sessions: set[str] = set()
@@ -191,7 +193,10 @@ class Book:
                 self._put_claim((decode(queue), place), value, revision)
             case ["run", "acc", run]:
                 self._enter(run, run not in self.accepted)
-                self.accepted[run] = revision
+                self.accepted[run] = Awaited(run, _read(Accepted, value), revision)
+                self.news.heard.add(run)
+            case ["run", "beat", run]:
+                self.news.heard.add(run)
             case ["run", "out", _, _]:
                 self.outs[key] = (revision, value if self.part.first else b"")  # only shard 0's leader settles them
                 self.news.outs = True

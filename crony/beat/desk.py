@@ -51,6 +51,8 @@ class Desk:
             fire_at=fire_at,
             requested_at=at,
             timeout=job.timeout,
+            deadline=job.asynchronous.deadline if job.asynchronous else 0.0,
+            heartbeat=job.asynchronous.heartbeat if job.asynchronous else 0.0,
             retry=job.retry.payload(),
             priority=job.priority,
             labels=dict(job.routing.labels),

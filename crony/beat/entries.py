@@ -10,7 +10,7 @@ from crony.domain import ids
 from crony.domain.livejob import LiveJob
 from crony.domain.node import NodeFacts
 from crony.domain.queues import node_of
-from crony.domain.run import Claim, Done, Request, Wait
+from crony.domain.run import Accepted, Claim, Done, Request, Wait
 from crony.domain.signing import BadSeal, Verifier, peek
 from crony.transport_etcd import message as wire
 
@@ -160,6 +160,17 @@ class Queued:
     def sent_to(self, incarnation: str) -> None:
         """Spare the reading: the leader itself sent it there."""
         self._target = incarnation
+
+
+@dataclass(slots=True, eq=False)
+class Awaited:
+    """A run that its callee has accepted."""
+
+    run: str
+    record: Accepted | None
+    seen: int
+    busy: bool = False
+    rest_until: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

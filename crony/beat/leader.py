@@ -20,6 +20,7 @@ from crony.beat.duties.alerts import Room as AlertRoom
 from crony.beat.duties.alerts import Undelivered
 from crony.beat.duties.announcing import Announcing
 from crony.beat.duties.compaction import Room
+from crony.beat.duties.deadlines import Deadlines
 from crony.beat.duties.ends import Ends
 from crony.beat.duties.failover import Failover
 from crony.beat.duties.firing import Firing
@@ -120,6 +121,7 @@ class Leader:
             Ends(self.office, undelivered, room),
             Waiting(self.office),
             Failover(self.office),
+            Deadlines(self.office),
             Quarantine(self.office),
             Slots(self.office),
             Ages(self.office, undelivered, room),
@@ -188,6 +190,7 @@ class Leader:
             "requested": len(book.requests),
             "waiting": len(book.waits),
             "queued": len(book.queued),
+            "accepted": len(book.accepted),
             "nodes": sorted(book.nodes),
             **(self.household.status() if self.household is not None else {}),
             "counts": dict(office.counts),

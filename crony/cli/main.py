@@ -16,6 +16,7 @@ COMMANDS = {
     "dev": ("crony.cli.dev:dev", "all of Crony on this machine, in one command"),
     "job": ("crony.cli.job:job", "jobs: create, list, get, run, pause, resume, delete"),
     "run": ("crony.cli.run:run", "runs: list, get, output, wait, cancel"),
+    "accept": ("crony.cli.accept:accept", "in a shell job: its work goes on elsewhere"),
     "schedule": ("crony.cli.schedule:schedule", "schedules: explain"),
     "node": ("crony.cli.node:node", "nodes: list, set"),
     "calendar": ("crony.cli.calendar:calendar", "calendars: list, show, apply, delete"),

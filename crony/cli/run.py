@@ -19,7 +19,7 @@ def run() -> None:
 
 @run.command("list")
 @click.option("--job", metavar="NAME", help="Only of this job.")
-@click.option("--state", metavar="STATE", help="requested, waiting, queued, running or ended.")
+@click.option("--state", metavar="STATE", help="requested, waiting, queued, running, accepted or ended.")
 @click.option("--outcome", metavar="OUTCOME", help="succeeded, failed, timed_out, cancelled, lost or refused.")
 @click.option("--node", metavar="NODE", help="Only on this node.")
 @click.option("--trigger", metavar="TRIGGER", help="schedule, manual, api or enqueue.")
@@ -74,6 +74,8 @@ def get(ident: str, api: Api, form: str) -> None:
             ("took", _took(found) is not None and show.span(_took(found))),
             ("node", found.get("node")),
             *_route(found),
+            ("until", found.get("deadline_at") and f"{show.moment(found['deadline_at'])} (its callee has accepted it)"),
+            ("progress", _progress(found.get("progress"))),
             ("result", found.get("result")),
         ]
     )
@@ -140,6 +142,15 @@ def release(idents: tuple[str, ...], api: Api) -> None:
     for ident in idents:
         api.call("POST", f"runs/{segment(ident)}:release", body={})
         click.echo(f"asked to release {show.plain(ident)}")
+
+
+def _progress(progress: dict[str, Any] | None) -> str:
+    """What the callee of an accepted run said last."""
+    if not progress:
+        return ""
+    percent = "" if progress["percent"] is None else f"{progress['percent']:g} %"
+    said = "; ".join(part for part in (percent, progress["message"]) if part)
+    return f"{said or 'alive'} ({show.moment(progress['at'])})"
 
 
 def _route(found: dict[str, Any]) -> list[tuple[str, object]]:

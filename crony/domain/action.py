@@ -44,7 +44,7 @@ def parse_action(value: Any, field: str = "action") -> dict[str, Any]:
 
 def _http(value: Any, field: str) -> dict[str, Any]:
     known = ("kind", "method", "url", "headers", "body", "json", "expect_status", "verify_tls")
-    given = fields(value, field, known, ("expect_body", "async", "service"))
+    given = fields(value, field, known, ("expect_body", "service"))
     body, json_body = given.get("body"), given.get("json")
     if body is not None and json_body is not None:
         raise Invalid(f"{field}.json", "cannot stand beside `body`", hint="keep one of the two")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from crony.clock import rfc3339
 from crony.domain.action import parse_action
 from crony.domain.calendar import Calendar
+from crony.domain.callback import Asynchronous, parse_asynchronous
 from crony.domain.check import choice, fields, flag, integer, invisible, join, listing, plain, texts
 from crony.domain.durations import format_duration, parse_duration
 from crony.domain.instants import parse_instant
@@ -34,9 +35,9 @@ PARAMS = 32 * 1024
 _KNOWN = (
     "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "pause_after", "overlap",
     "overlap_limit", "action", "params", "timeout", "retry", "delivery", "on_node_loss", "on_cut", "routing",
-    "priority", "limits",
+    "priority", "limits", "async",
 )  # fmt: skip
-_LATER = ("after", "async", "alerts")
+_LATER = ("after", "alerts")
 _OF_SCHEDULE = ("calendars", *WINDOW)
 OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
 OVERLAP_LIMIT = 100
@@ -124,6 +125,8 @@ class Job:
     priority: int
     limits: tuple[str, ...]
     """Names of the pools in each of which a run needs a slot."""
+    asynchronous: Asynchronous | None
+    """What its callee is granted when it answers later (the field `async`); None: it must answer at once."""
 
     @property
     def after_end(self) -> bool:
@@ -154,6 +157,7 @@ class Job:
             "routing": self.routing.document(),
             "priority": self.priority,
             "limits": limits_document(self.limits),
+            "async": self.asynchronous.document() if self.asynchronous else None,
         }
 
     def filled(self, known: Mapping[str, Calendar]) -> Job:
@@ -210,6 +214,7 @@ def parse(document: Any) -> Job:
         routing=_shared(parse_routing(given.get("routing"))),
         priority=integer(_or(given, "priority", 0), "priority", 0, 9),
         limits=parse_limits(given.get("limits")),
+        asynchronous=parse_asynchronous(given.get("async")),
     )
 
 

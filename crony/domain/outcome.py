@@ -74,6 +74,10 @@ class Outcome(Record):
     """The run waits for a person to decide what follows."""
     awaited: bool = False
     """As in the envelope: when this is final, the leader of the job is told."""
+    secret: str = ""
+    """Of an asynchronous attempt: hash of its callee's secret, so that a late or repeated report gets its answer."""
+    report: str = ""
+    """Hash of the report that ended it, where one did."""
 
     def encode(self) -> bytes:
         """Stored bytes, at most `LIMIT`: nodes passed over, result, params, then long texts are cut; facts never."""

@@ -102,6 +102,10 @@ class Envelope(Record):
     requested_at: float = 0.0
     """When the run was decided or asked for."""
     timeout: float = 3600.0
+    deadline: float = 0.0
+    """Seconds from the call in which an asynchronous callee has to complete; 0: the job is not asynchronous."""
+    heartbeat: float = 0.0
+    """Seconds for which such a callee may be silent; 0: for any time."""
     retry: dict[str, Any] = field(default_factory=dict)
     """The job's retry section: max, backoff, delay, max_delay, jitter, elsewhere (durations in seconds)."""
     priority: int = 0
@@ -146,7 +150,13 @@ class Envelope(Record):
     @property
     def needs_permit(self) -> bool:
         """Whether it must be known for certain if its work has begun: no first instruction without a durable permit."""
-        return self.delivery == "at_most_once" or self.on_node_loss != "rerun" or self.on_cut == "stop"
+        sure = self.delivery == "at_most_once" or self.on_node_loss != "rerun" or self.on_cut == "stop"
+        return sure or self.asynchronous
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether its callee may answer later; its token then needs the claim to know the secret before the call."""
+        return self.deadline > 0
 
     def next_attempt(self, **changes: Any) -> Envelope:
         """The envelope of the next attempt."""
@@ -224,6 +234,37 @@ class Claim(Record):
     """Phase S: chosen by the process that was permitted to start, so that it knows its permit again."""
     secret: str = ""
     """Hash of the secret that the callee of an asynchronous run answers with; empty: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Record):
+    """`run/acc/<r>`: a run that its callee has accepted. Written once; its signs of life are a `Beat` beside it."""
+
+    run: str
+    envelope: str
+    """Sealed, as the node got it."""
+    attempt: int
+    fence: int
+    """Of the claim under which the callee was called."""
+    secret: str
+    """Hash of the secret that the callee answers with."""
+    deadline_at: float
+    heartbeat: float = 0.0
+    node: str = ""
+    """Who made the call."""
+    incarnation: str = ""
+    at: float = 0.0
+    """When it was accepted."""
+    started_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beat(Record):
+    """`run/beat/<r>`: the last the callee of an accepted run let hear."""
+
+    at: float
+    percent: float | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

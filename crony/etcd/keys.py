@@ -158,6 +158,10 @@ class Keys:
         """A run that its callee accepted and will end later."""
         return f"{self.root}run/acc/{run}"
 
+    def run_beat(self, run: str) -> str:
+        """The last sign of life of an accepted run; put only while `run_acc` is unchanged."""
+        return f"{self.root}run/beat/{run}"
+
     @property
     def outs(self) -> str:
         """Prefix of all outcomes."""

@@ -21,7 +21,8 @@ def cancel(
     """End a run that nobody works on; `also` what goes with it, slots and orders.
 
     `records` are the keys it lies in, with the revisions seen (request, wait, or message with a claim that is
-    absent, 0, or released); they go, the outcome comes. Attempt 0 means it never had an attempt.
+    absent, 0, or released; or accepted); they go, the outcome comes. Attempt 0 means it never had an attempt.
+    `also`: what else goes, whatever it says: orders about the run, its callee's last sign of life.
     """
     slot: int | str = outcome.attempt or "end"
     gone = (key for key, revision in records.items() if revision)

@@ -118,12 +118,13 @@ def transaction(keys: Keys, told: Envelope, sealed: str, place: str, fence: int,
         if outcome.node:
             txn.delete(keys.cmd(outcome.node, told.run))
     else:
-        txn.put(keys.run_wait(told.run), _parked(told, sealed, outcome).encode())
+        txn.put(keys.run_wait(told.run), parked(told, sealed, outcome).encode())
     txn.otherwise.get(key)
     return txn
 
 
-def _parked(told: Envelope, sealed: str, outcome: Outcome) -> Wait:
+def parked(told: Envelope, sealed: str, outcome: Outcome) -> Wait:
+    """How a run waits for the leader after this attempt, which was not its last."""
     avoid = list(told.avoid)
     if told.retry.get("elsewhere") and outcome.node and outcome.node not in avoid:
         avoid.append(outcome.node)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crony.domain import ids
-from crony.domain.run import Claim, Envelope, Request, State, UnknownRecord, Wait
+from crony.domain.run import Accepted, Beat, Claim, Envelope, Request, State, UnknownRecord, Wait
 from crony.domain.signing import peek
 from crony.errors import CronyError
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys, decode
+from crony.lifecycle.standing import read
 from crony.transport_etcd import message
 
 
@@ -42,6 +43,12 @@ class LiveRun:
     incarnation: str = ""
     pools: tuple[str, ...] = ()
     """Pools in each of which it needs a slot."""
+    started_at: float = 0.0
+    """Of an accepted run: when its callee was called."""
+    deadline_at: float = 0.0
+    """Of an accepted run: by when its callee has to complete."""
+    beat: Beat | None = None
+    """The last sign of life of its callee."""
 
 
 def live_runs(client: Client, keys: Keys, *, job: str | None = None, run: str | None = None) -> list[LiveRun]:
@@ -51,7 +58,9 @@ def live_runs(client: Client, keys: Keys, *, job: str | None = None, run: str | 
     at = first.revision
     found = [_requested(kv) for kv in first.kvs]
     found += [_waiting(kv) for kv in client.list(keys.run_wait(start), revision=at).kvs]
-    found += [_accepted(kv) for kv in client.list(keys.run_acc(start), revision=at).kvs]
+    beats = {kv.key.removeprefix(keys.run_beat("")): kv for kv in client.list(keys.run_beat(start), revision=at).kvs}
+    for kv in client.list(keys.run_acc(start), revision=at).kvs:
+        found.append(_accepted(kv, beats.get(kv.key.removeprefix(keys.run_acc("")))))
     found += _queued(keys, client.list(f"{keys.run}q/", revision=at).kvs, start)
     wanted = (live for live in found if live is not None)
     return sorted(
@@ -113,19 +122,13 @@ def _waiting(kv: KV) -> LiveRun | None:
     )
 
 
-def _accepted(kv: KV) -> LiveRun | None:
-    try:
-        record = json.loads(kv.value)
-        envelope = _opened(record["envelope"])
-        node = str(record.get("node", ""))
-        since = float(record.get("at", 0))
-    except (ValueError, KeyError, TypeError, AttributeError):
+def _accepted(kv: KV, last: KV | None) -> LiveRun | None:
+    record, beat = read(Accepted, kv), read(Beat, last)
+    envelope = _opened(record.envelope) if record is not None else None
+    if record is None or envelope is None or record.attempt != envelope.attempt:
         return None
-    return (
-        None
-        if envelope is None
-        else _live(envelope, State.ACCEPTED, envelope.attempt, node, since, reason="accepted by its callee")
-    )
+    shown = _live(envelope, State.ACCEPTED, record.attempt, record.node, record.at, incarnation=record.incarnation)
+    return replace(shown, started_at=record.started_at or record.at, deadline_at=record.deadline_at, beat=beat)
 
 
 def _queued(keys: Keys, kvs: Iterable[KV], start: str) -> list[LiveRun | None]:

@@ -162,6 +162,8 @@ def _attempt(outcome: Outcome) -> dict[str, Any]:
         "ended_at": outcome.ended_at,
         "result": outcome.result,
         "why": outcome.why,
+        "secret": outcome.secret,
+        "report": outcome.report,
     }
 
 

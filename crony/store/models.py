@@ -21,6 +21,8 @@ ALERT = ID_LIMIT
 """Most characters of an alert id."""
 NAME = 255
 """Most characters of a name of a job, node or user."""
+DIGEST = 64
+"""Characters of a SHA-256 in hex."""
 SENTENCE = 1000
 """Most characters of a reason or an explanation; longer ones are cut."""
 
@@ -205,6 +207,10 @@ class AttemptRow(Base):
     ended_at: Mapped[float]
     result: Mapped[Any] = mapped_column(Json, nullable=True)
     why: Mapped[str] = mapped_column(Words(SENTENCE))
+    secret: Mapped[str] = mapped_column(Words(DIGEST), server_default="")
+    """Of an asynchronous attempt: hash of its callee's secret."""
+    report: Mapped[str] = mapped_column(Words(DIGEST), server_default="")
+    """Hash of the report that ended it, where one did."""
     __table_args__ = (_MYSQL,)
 
 
@@ -250,7 +256,10 @@ class OutputRow(Base):
     run_id: Mapped[str] = mapped_column(String(RUN), primary_key=True)
     n: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     size: Mapped[int]
+    told: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Bytes of it that the callee of an asynchronous run sent; the rest is what the node brought."""
     final: Mapped[bool]
+    """The node brings no more."""
     truncated: Mapped[bool]
     updated_at: Mapped[float]
     __table_args__ = (Index("ix_outputs_updated", "updated_at"), _MYSQL)

@@ -56,30 +56,62 @@ def append(
     pieces = [(offset + i, data[i : i + CHUNK]) for i in range(0, len(data), CHUNK)]
 
     def put(session: Session) -> int:
-        now = SYSTEM.wall()
-        first_wins(
-            session,
-            OutputRow,
-            [{"run_id": run, "n": attempt, "size": 0, "final": False, "truncated": False, "updated_at": now}],
-        )
-        place = OutputRow.run_id == run, OutputRow.n == attempt
-        head = session.scalars(select(OutputRow).where(*place).with_for_update()).one()
-        if head.final or offset > head.size:
-            return head.size
+        head = _head(session, run, attempt)
+        if head.final or offset > head.size - head.told:
+            return head.size - head.told
         for start, piece in pieces:
-            fresh = piece[max(0, head.size - start) :][: max(0, MOST - head.size)]
-            if fresh:
-                packed = zlib.compress(fresh, 6)
-                session.add(OutputChunkRow(run_id=run, n=attempt, offset=head.size, length=len(fresh), data=packed))
-                head.size += len(fresh)
-        if offset + len(data) > MOST:
+            _add(session, head, piece[max(0, head.size - head.told - start) :][: max(0, MOST - head.size)])
+        have, end = head.size - head.told, offset + len(data)
+        if end > have:
             head.truncated = head.final = True
-        if offset + len(data) >= head.size:  # a late repeat of an early chunk knows nothing of the end
+        if end >= have:  # a late repeat of an early chunk knows nothing of the end
             head.final, head.truncated = head.final or final, head.truncated or truncated
-        head.updated_at = now
-        return offset + len(data) if head.final else head.size
+        return end if head.final else have
 
     return db.transaction(put)
+
+
+def add(db: Database, run: str, attempt: int, data: bytes, offset: int | None = None, *, most: int = MOST) -> int:
+    """Store what the callee of an asynchronous attempt sends, after all that is there; how much it has sent so far.
+
+    With `offset` (in what it has sent) bytes already there are passed over, and data beyond a gap is not stored. Of
+    one attempt `most` bytes are kept; what follows is passed over, and the output marked as truncated.
+    """
+
+    def put(session: Session) -> int:
+        head = _head(session, run, attempt)
+        have, room = head.told, max(0, min(most - head.told, MOST - head.size))
+        start = have if offset is None else offset
+        if start > have and room:
+            return have
+        fresh = data[max(0, have - start) :]
+        for i in range(0, min(len(fresh), room), CHUNK):
+            head.told += _add(session, head, fresh[:room][i : i + CHUNK])
+        if len(fresh) > room:
+            head.truncated = True
+        return max(have, start + len(data))
+
+    return db.transaction(put)
+
+
+def _head(session: Session, run: str, attempt: int) -> OutputRow:
+    """The attempt's row, made if need be, and locked."""
+    now = SYSTEM.wall()
+    fresh = {"run_id": run, "n": attempt, "size": 0, "told": 0, "final": False, "truncated": False, "updated_at": now}
+    first_wins(session, OutputRow, [fresh])
+    place = OutputRow.run_id == run, OutputRow.n == attempt
+    head = session.scalars(select(OutputRow).where(*place).with_for_update()).one()
+    head.updated_at = now
+    return head
+
+
+def _add(session: Session, head: OutputRow, data: bytes) -> int:
+    """Put `data` at the end; how many bytes that were."""
+    if data:
+        packed = zlib.compress(data, 6)
+        session.add(OutputChunkRow(run_id=head.run_id, n=head.n, offset=head.size, length=len(data), data=packed))
+        head.size += len(data)
+    return len(data)
 
 
 def read(db: Database, run: str, attempt: int, start: int = 0, *, limit: int = 1024 * 1024) -> Piece:

@@ -313,6 +313,12 @@ def _milliseconds(column: Any) -> Any:
     return type_coerce(column, BigInteger)
 
 
+def reported(db: Database, run: str, attempt: int) -> tuple[str, str, str] | None:
+    """Outcome of an ended attempt, hash of its callee's secret, hash of the report that ended it; None: not here."""
+    row = db.read(lambda session: session.get(AttemptRow, (run, attempt)))
+    return None if row is None else (row.outcome, row.secret, row.report)
+
+
 def _attempts(session: Session, run: str) -> list[AttemptView]:
     rows = session.scalars(select(AttemptRow).where(AttemptRow.run_id == run).order_by(AttemptRow.n))
     return [

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crony.clock import SYSTEM
+from crony.domain.callback import BadToken, Token
 from crony.errors import CronyError, Forbidden, Unavailable
 from crony.store import accounts, signin
 from crony.store.accounts import Principal, Role
@@ -44,6 +45,8 @@ class Need(StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
     NODE = "node"
+    ATTEMPT = "attempt"
+    """The token of the attempt that the path names: for its callee, who is nobody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +167,33 @@ class Needs:
         return identity
 
 
+class NeedsAttempt(Needs):
+    """Dependency of the callee's calls: a token that may be one. Whose it is, is told by the attempt's record."""
+
+    def __init__(self) -> None:
+        super().__init__(Need.ATTEMPT)
+
+    async def __call__(self, request: Request) -> Identity | None:
+        """None; the token is in `request.state.token`. Asks nobody, so that it works with the database away."""
+        request.state.identity = None
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        try:
+            if scheme.lower() != "bearer":
+                raise BadToken
+            request.state.token = Token.read(text.strip())
+        except BadToken:
+            hint = "send `Authorization: Bearer <X-Crony-Token of the call>`"
+            raise NotSignedIn("Not the token of this attempt", hint=hint) from None
+        return None
+
+
 PUBLIC = Needs(Need.PUBLIC)
 ANYBODY = Needs(Need.ANYBODY)
 VIEWER = Needs(Need.VIEWER)
 OPERATOR = Needs(Need.OPERATOR)
 ADMIN = Needs(Need.ADMIN)
 NODE = Needs(Need.NODE)
+ATTEMPT = NeedsAttempt()
 
 
 def routes_of(app: FastAPI) -> Iterator[tuple[str, frozenset[str], Need | None]]:

@@ -36,9 +36,11 @@ HEADERS = {
 BODY_LIMIT = 1 << 20
 INGEST_LIMIT = 2 << 20
 SIGNIN_LIMIT = 16 << 10
+CALLBACK_LIMIT = 256 << 10
 BODY_SECONDS = 30.0
 """A body must have arrived whole after this long; slower senders are cut off."""
 
+_CALLBACK = re.compile(r"/api/v1/runs/[^/]+/attempts/")
 _KEPT = re.compile(r"%(2f|3a|25)", re.IGNORECASE)
 
 
@@ -46,6 +48,8 @@ def limit_of(path: str) -> int:
     """Most bytes of a body that `path` takes."""
     if path.startswith("/api/v1/ingest/"):
         return INGEST_LIMIT
+    if _CALLBACK.match(path):
+        return CALLBACK_LIMIT
     return SIGNIN_LIMIT if path.startswith("/signin") else BODY_LIMIT
 
 

@@ -29,6 +29,7 @@ DEFAULTS: dict[str, str] = {
     "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d", "pause_after": "",
     "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "queue": "",
     "priority": "0", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue", "limits": "",
+    "async_deadline": "", "async_heartbeat": "",
 }  # fmt: skip
 """Every field with its value in an empty form."""
 
@@ -43,6 +44,7 @@ _PATHS = (
     (r"action\.json.*", "body"),
     (r"action\.(env|headers|args|kwargs)\b.*", r"\1"),
     (r"retry\.(\w+)", r"retry_\1"),
+    (r"async\.(\w+)", r"async_\1"),
     (r"misfire\.(\w+)", r"misfire_\1"),
     (r"routing\.(strategy|labels|node|queue)\b.*", r"\1"),
     (
@@ -114,6 +116,8 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
         made["limits"] = [name if name.startswith("pool:") else f"pool:{name}" for name in names]
     if values["on_node_loss"]:
         made["on_node_loss"] = values["on_node_loss"]
+    if values["async_deadline"].strip() or values["async_heartbeat"].strip():
+        made["async"] = {name: values[f"async_{name}"].strip() or None for name in ("deadline", "heartbeat")}
     return made
 
 
@@ -143,6 +147,8 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
     for key, value in full["misfire"].items():
         values[f"misfire_{key}"] = str(value)
     values["limits"] = ", ".join(job.limits)
+    for key, value in (full["async"] or {}).items():
+        values[f"async_{key}"] = value or ""
     values["strategy"] = full["routing"]["strategy"]
     values["labels"] = ", ".join(f"{key}={value}" for key, value in full["routing"]["labels"].items())
     values["node"], values["queue"] = full["routing"]["node"] or "", full["routing"]["queue"] or ""

@@ -11,7 +11,7 @@ from crony.clock import SYSTEM
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.outcome import Outcome
 from crony.domain.pool import Slot
-from crony.domain.run import UnknownRecord
+from crony.domain.run import Accepted, UnknownRecord
 from crony.errors import CronyError, Unavailable
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys, decode, prefix_end
@@ -120,6 +120,15 @@ class Live:
         except CronyError as error:
             raise _as_away(error) from error
         return found[0] if found else None
+
+    def accepted(self, run: str) -> int | None:
+        """The attempt that a callee has accepted and not ended yet, read now; None: none, or etcd is away."""
+        try:
+            found = self.client.get(self.keys.run_acc(run))
+        except CronyError:
+            return None
+        record = _record(Accepted, found.value) if found is not None else None
+        return record.attempt if record is not None else None
 
     def outcomes_of(self, run: str) -> list[Outcome]:
         """Outcomes of one run still in etcd, by attempt."""

@@ -41,6 +41,13 @@ class PreconditionRequired(CronyError):
     status = 428
 
 
+class TooOften(CronyError):
+    """More calls than anybody needs; wait a second."""
+
+    status = 429
+    retry_after = 1.0
+
+
 class BadRequest(CronyError):
     """The request itself cannot be read (as opposed to a field of it)."""
 
@@ -91,14 +98,14 @@ def payload(error: CronyError) -> dict[str, Any]:
         body["field"] = error.field
     if error.hint:
         body["hint"] = error.hint
-    return body
+    return body | getattr(error, "members", {})
 
 
 def headers(error: CronyError) -> dict[str, str]:
     """Headers that belong to the status."""
     if error.status == 401:
         return {"WWW-Authenticate": 'Bearer realm="crony"'}
-    if isinstance(error, Throttled):
+    if isinstance(error, Throttled | TooOften):
         return {"Retry-After": str(max(1, round(error.retry_after)))}
     return {"Retry-After": "5"} if error.status == 503 else {}
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crony.clock import SYSTEM
 from crony.domain.grounds import Grounds
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import State, WaitReason
+from crony.domain.run import Beat, State, WaitReason
 from crony.errors import NotFound, Unavailable
 from crony.lifecycle.look import LiveRun
 from crony.store import runs as archive
@@ -17,6 +18,8 @@ from crony.store.db import Database
 from crony.store.runs import AttemptView, Filter, RunView
 from crony.web.live import Live
 
+PATIENCE = 60.0
+"""Seconds after its end that the output of an attempt may still come."""
 LIVE_STATES = tuple(state.value for state in State if state is not State.ENDED)
 ANY_LIVE = "live"
 """As `Filter.state`: any state but ended."""
@@ -51,6 +54,10 @@ class Run:
     params: Any = None
     why: str = ""
     idem: str = ""
+    deadline_at: float | None = None
+    """By when the callee of an accepted run has to complete."""
+    beat: Beat | None = None
+    """The last sign of life of that callee."""
     attempts: tuple[AttemptView, ...] = field(default=())
 
     @property
@@ -150,6 +157,24 @@ def find(db: Database, live: Live, run: str) -> tuple[Run, list[Unavailable]]:
     return _combined(stored, alive, outcomes), away
 
 
+def output_ended(db: Database, live: Live, run: str, attempt: int, *, brought: bool) -> bool:
+    """Whether no more output is to be waited for. `brought`: its node has brought all; a callee may go on sending."""
+    if brought:
+        return live.accepted(run) != attempt
+    try:
+        return is_over(find(db, live, run)[0], attempt)
+    except Unavailable:
+        return False
+
+
+def is_over(run: Run, attempt: int) -> bool:
+    """Whether no more output is to be waited for: the attempt ended, and its node had time to bring the rest."""
+    if run.live and attempt >= run.attempt:
+        return False
+    ended = next((item.ended_at for item in run.attempts if item.n == attempt), run.ended_at)
+    return ended is not None and SYSTEM.wall() - ended > PATIENCE
+
+
 def from_archive(view: RunView) -> Run:
     """A run of the archive."""
     return Run(
@@ -169,7 +194,8 @@ def from_live(alive: LiveRun) -> Run:
         id=alive.run, job=alive.job, job_name=alive.name, state=str(alive.state), trigger=alive.trigger,
         generation=alive.generation, revision=alive.revision, reason=reason, attempt=alive.attempt, node=alive.node,
         fire_at=alive.fire_at, requested_at=alive.requested_at or None, since_at=alive.since_at or None,
-        due_at=alive.due_at or None, started_at=(alive.since_at or None) if running else None, why=alive.why,
+        due_at=alive.due_at or None, started_at=(alive.started_at or alive.since_at or None) if running else None,
+        deadline_at=alive.deadline_at or None, beat=alive.beat, why=alive.why,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from crony.catalog.calendars import CalendarView
 from crony.clock import rfc3339
 from crony.domain.alert import Alert
 from crony.domain.grounds import Grounds
+from crony.domain.run import Beat
 from crony.lifecycle.centres import Centres, Leading
 from crony.store.accounts import TokenView
 from crony.store.audit import Entry
@@ -62,6 +63,8 @@ def run(found: Run, *, attempts: bool = False) -> dict[str, Any]:
         "ended_at": rfc3339(found.ended_at),
         "since_at": rfc3339(found.since_at),
         "due_at": rfc3339(found.due_at),
+        "deadline_at": rfc3339(found.deadline_at),
+        "progress": progress(found.beat),
         "duration": found.duration,
         "lateness": found.lateness,
         "attempt": found.attempt,
@@ -75,6 +78,13 @@ def run(found: Run, *, attempts: bool = False) -> dict[str, Any]:
         body["params"] = found.params
         body["attempts"] = [attempt(item) for item in found.attempts]
     return body
+
+
+def progress(beat: Beat | None) -> dict[str, Any] | None:
+    """The last sign of life of the callee of an accepted run; None: nothing was heard of it yet."""
+    if beat is None:
+        return None
+    return {"percent": beat.percent, "message": beat.message, "at": rfc3339(beat.at)}
 
 
 def attempt(view: AttemptView) -> dict[str, Any]:

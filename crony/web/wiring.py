@@ -19,6 +19,7 @@ from crony.etcd.keys import Keys
 from crony.settings import Settings
 from crony.store.db import Database
 from crony.web.auth import Sessions
+from crony.web.callbacks import CALLS, Pace
 from crony.web.history import History
 from crony.web.live import Cached, Live
 from crony.web.rendering import Renderer
@@ -58,6 +59,7 @@ class Web:
         self.catalog = Catalog(self.db, self.client, self.keys, self.sealer)
         self.live = Live(self.client, self.keys)
         self.sessions = Sessions(self)
+        self.callees = Pace(most=CALLS)
         self.static = static_files()
         self.render = Renderer(self)
         self._history = History(settings, self.keys)

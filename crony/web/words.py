@@ -72,6 +72,13 @@ SAID = (
         r"the service answered (?P<code>\d+) (?P<words>[^,]*), expected (?P<wanted>.+)",
         N_("the service answered %(code)s %(words)s, expected %(wanted)s"),
     ),
+    (r"not completed within (?P<n>[\d.a-z]+)", N_("not completed within %(n)s")),
+    (r"nothing was heard of it for (?P<n>[\d.a-z]+)", N_("nothing was heard of it for %(n)s")),
+    (r"cancelled when its callee accepted it", N_("cancelled when its callee accepted it")),
+    (
+        r"this node cannot say where to call back: it needs CRONY_API or CRONY_API_PUBLIC",
+        N_("this node cannot say where to call back: it needs CRONY_API or CRONY_API_PUBLIC"),
+    ),
     (r"its node was lost", N_("its node was lost")),
     (r"stopped, because its node was cut off from etcd", N_("stopped, because its node was cut off from etcd")),
     (

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from crony.domain.outcome import Kind
 from crony.domain.run import Envelope
+from crony.errors import CronyError
 
 if TYPE_CHECKING:
+    from crony.workers.calling import Callback
     from crony.workers.process import Process
     from crony.workers.spool import Output
 
@@ -57,9 +59,16 @@ class Verdict:
     code: int | None = None
     """Exit code or HTTP status."""
     result: Any = None
+    accepted: bool = False
+    """It goes on elsewhere: its callee has accepted it and will say how it went. The rest does not count."""
 
 
 SUCCEEDED = Verdict(Kind.SUCCEEDED)
+ACCEPTED = Verdict(Kind.UNKNOWN, accepted=True)
+
+
+class NotAsynchronous(CronyError):
+    """The job has no `async` section, so nobody would wait for an answer that comes later."""
 
 
 class Attempt:
@@ -72,6 +81,9 @@ class Attempt:
         self.cancelled = self.was_cut = False
         self.patience = math.inf
         """Most seconds that work which is being stopped may take to end by itself."""
+        self.callback: Callback | None = None
+        """How its callee may answer later; None: it must answer at once."""
+        self.deferred = False
         self._lock = threading.Lock()
         self._call: Callable[[], None] | None = None
         self._finished = False
@@ -87,6 +99,15 @@ class Attempt:
         self.held = replace(self.held, fence=fence)
         self.begun = time.monotonic()
         self.deadline = self.begun + self.envelope.timeout
+
+    def defer(self) -> Callback:
+        """The function that runs will have the attempt ended from elsewhere, with what is returned here: when it
+        returns, the run waits for that. Raises `NotAsynchronous`.
+        """
+        if self.callback is None:
+            raise NotAsynchronous("This job cannot be answered later", hint="give it an `async` section")
+        self.deferred = True
+        return self.callback
 
     def cancel(self) -> None:
         """Somebody wants it stopped: the runner is told, once."""

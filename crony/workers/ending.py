@@ -61,12 +61,21 @@ def settle(
     if isinstance(found, Ended):
         COUNTERS.add("ended")
     elif isinstance(found, Stale):
-        COUNTERS.add("stale")
-        instead = f"it stands as {found.found.kind}" if found.found else "it was taken over"
-        log.warning("stale end of %s: the claim is not ours any more, %s; this result is dropped", what, instead)
+        stale(found, outcome.run, outcome.attempt, outcome.kind)
     else:
         COUNTERS.add("given_up")
     return found
+
+
+def stale(found: Stale, run: str, attempt: int, kind: str) -> None:
+    """Somebody else has ended the attempt. For an asynchronous one that may well be its callee, who was faster."""
+    if found.found is not None and found.found.report:
+        log.info("run %s attempt %d (%s): its callee has ended it as %s", run, attempt, kind, found.found.kind)
+        return
+    COUNTERS.add("stale")
+    instead = f"it stands as {found.found.kind}" if found.found else "it was taken over"
+    words = "stale end of run %s attempt %d (%s): the claim is not ours any more, %s; this result is dropped"
+    log.warning(words, run, attempt, kind, instead)
 
 
 def persist(act: Callable[[], T], what: str, patience: float = PATIENCE) -> T | None:

@@ -12,20 +12,23 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from crony.domain.callback import Token
 from crony.domain.ids import place_ident
 from crony.domain.loss import Next, after_loss
 from crony.domain.outcome import Kind
 from crony.domain.queues import Shared, read_shared
-from crony.domain.run import Envelope, UnknownRecord
+from crony.domain.run import Accepted, Envelope, UnknownRecord
 from crony.domain.signing import BadSeal
 from crony.errors import CronyError
 from crony.etcd.keys import is_run_queue
-from crony.lifecycle.end import outcome_of
+from crony.lifecycle.accept import CancelOrdered, accept
+from crony.lifecycle.end import Stale, outcome_of
 from crony.lifecycle.handback import hand_back
 from crony.lifecycle.permit import permit, starting
 from crony.lifecycle.quarantine import quarantine
 from crony.workers import ending, runners
 from crony.workers.attempt import Attempt, Held, Verdict
+from crony.workers.calling import Callback
 from crony.workers.cutoff import Guard
 from crony.workers.interrupt import INTERRUPTER
 from crony.workers.process import Process, current
@@ -64,6 +67,7 @@ class Starts:
 STARTS = Starts()
 CUT = "stopped, because its node was cut off from etcd"
 NOT_STARTED = Verdict(Kind.CANCELLED, "cancelled before it started")
+NO_CALLBACK = "this node cannot say where to call back: it needs CRONY_API or CRONY_API_PUBLIC"
 
 
 class Bad(CronyError):
@@ -180,6 +184,7 @@ class _Execution:
         output = process.spool.open(envelope.run, envelope.attempt, held.incarnation)
         self._attempt = Attempt(envelope, held, output, process)
         self._attempt.finishes_with(self._end)
+        self._token: Token | None = None
         self._started_at: float | None = None
         self._began = 0.0
 
@@ -205,12 +210,19 @@ class _Execution:
         runner = runners.find(kind, self._process.settings)
         if runner is None:
             return Verdict(Kind.REFUSED, f"this node does not run {kind or 'such'} jobs")
+        if self._envelope.asynchronous:
+            if not self._process.settings.callback_api:
+                return Verdict(Kind.REFUSED, NO_CALLBACK)
+            self._token = Token.new(attempt.held.queue, attempt.held.place)
         if self._envelope.needs_permit:
-            if not self._permitted():
+            if not self._permitted(self._token.digest if self._token else ""):
                 return None
             if attempt.cancelled:
                 return NOT_STARTED
         self._started_at, self._began = self._process.now(), time.monotonic()
+        if self._token is not None:
+            token, api = self._token.under(attempt.held.fence), self._process.settings.callback_api
+            attempt.callback = Callback.of(self._envelope, token, api=api, now=self._started_at)
         guard = self._guard()
         try:
             return runner(attempt)
@@ -254,8 +266,42 @@ class _Execution:
         return self._started_at + time.monotonic() - self._began
 
     def _end(self, verdict: Verdict) -> None:
-        process, held = self._process, self._attempt.held
         self._attempt.output.close()
+        if verdict.accepted:
+            verdict = self._accept() or verdict
+        if not verdict.accepted:
+            self._settle(verdict)
+
+    def _accept(self) -> Verdict | None:
+        """Leave the run to its callee (11); the verdict to end it with instead, if it cannot be left."""
+        process, held, told, callback = self._process, self._attempt.held, self._envelope, self._attempt.callback
+        if callback is None:
+            return Verdict(Kind.FAILED, "it was to be answered later, and its job has no `async` section")
+        record = Accepted(
+            run=told.run,
+            envelope=self._sealed,
+            attempt=told.attempt,
+            fence=held.fence,
+            secret=callback.token.digest,
+            deadline_at=callback.deadline_at,
+            heartbeat=callback.heartbeat,
+            node=process.settings.node_name,
+            incarnation=held.incarnation,
+            at=self._ended_at(),
+            started_at=self._started_at,
+        )
+        found = ending.persist(
+            lambda: accept(process.client, process.keys, told, held.place, record, commit=process.commit),
+            f"the acceptance of run {told.run} attempt {told.attempt}",
+        )
+        if isinstance(found, CancelOrdered):
+            return Verdict(Kind.CANCELLED, "cancelled when its callee accepted it")
+        if isinstance(found, Stale):
+            ending.stale(found, told.run, told.attempt, "accepted")
+        return None
+
+    def _settle(self, verdict: Verdict) -> None:
+        process, held = self._process, self._attempt.held
         follows = {}
         if self._attempt.was_cut and verdict.kind is Kind.CANCELLED:
             verdict = replace(verdict, kind=Kind.LOST, reason=CUT)
@@ -273,6 +319,7 @@ class _Execution:
             incarnation=held.incarnation,
             started_at=self._started_at,
             **follows,
+            secret=self._token.digest if self._token else "",
         )
         ending.settle(
             process.client,

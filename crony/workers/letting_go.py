@@ -133,6 +133,7 @@ def end_for(properties: dict[str, Any], value: bytes) -> None:
             started_at=started_at,
             node=process.settings.node_name,
             incarnation=held.incarnation,
+            secret=claim.claim.secret if claim else "",
         )
         found = ending.settle(process.client, process.keys, sealed, held.place, held.fence, outcome)
         if claim is None or not isinstance(found, Stale):

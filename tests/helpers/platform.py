@@ -180,23 +180,24 @@ class Platform:
         command = [sys.executable, "-m", "celery", "-A", "crony", "worker", "-l", "info", "-n", f"{name}@%h"]
         return self._process(name, [*command, "-P", pool, "-c", str(concurrency)], environ)
 
-    def web(self, name: str = "web") -> Process:
-        """Start the web and wait until it answers."""
+    def web(self, name: str = "web", port: int = 0) -> Process:
+        """Start a web and wait until it answers; at the platform's own port unless told otherwise."""
+        port = port or self.port
         environ = self._environ(
             CRONY_SIGNING_KEY=self.web_private,
             CRONY_WEB_KEYS=self.web_public,
             CRONY_CENTRE_KEYS=self.centre_public,
             CRONY_DATABASE_URL=self.database_url,
-            CRONY_WEB_PORT=str(self.port),
+            CRONY_WEB_PORT=str(port),
         )
         process = self._process(name, [sys.executable, "-m", "crony", "web"], environ)
-        until(lambda: self._alive() or not process.running, 30, "the web to answer")
+        until(lambda: self._alive(port) or not process.running, 30, "the web to answer")
         assert process.running, process.tail()
         return process
 
-    def _alive(self) -> bool:
+    def _alive(self, port: int) -> bool:
         try:
-            return self.http.get(f"{self.api}/livez", timeout=1).status_code == 200
+            return self.http.get(f"http://127.0.0.1:{port}/livez", timeout=1).status_code == 200
         except requests.RequestException:
             return False
 

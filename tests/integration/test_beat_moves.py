@@ -19,6 +19,7 @@ from crony.lifecycle.admit import admit, set_aside
 from crony.lifecycle.alert import LastLeader, sent, take_the_lead, tell
 from crony.lifecycle.archive import archive
 from crony.lifecycle.cancel import cancel, drop, order
+from crony.lifecycle.expire import expire
 from crony.lifecycle.fire import fire
 from crony.lifecycle.move import Dispatch, Entangled, Lead, Move, transaction
 from crony.lifecycle.note import forget, note, pass_over
@@ -55,7 +56,7 @@ class World:
             keys.leader(0), keys.shards, keys.control, keys.job(JOB), keys.done(JOB), keys.run_in("q"),
             keys.run_wait(RUN), keys.message("run.n", PLACE), keys.claim("run.n", PLACE), keys.session("alive"),
             keys.settled, keys.out(RUN, 9), keys.nodectl("n"), keys.run_in("q2"),
-            keys.last_leader(0), keys.alert("old"),
+            keys.last_leader(0), keys.alert("old"), keys.run_acc(RUN), keys.run_beat(RUN),
         ]  # fmt: skip
 
     def send(self, move: Move) -> bool:
@@ -112,6 +113,16 @@ MOVES: dict[str, Callable[[World], Move]] = {
         records={w.keys.message("run.n", PLACE): w.at[w.keys.message("run.n", PLACE)],
                  w.keys.claim("run.n", PLACE): w.at[w.keys.claim("run.n", PLACE)]}, outcome=out(),
     ),
+    "cancel, accepted": lambda w: cancel(
+        w.keys, "q", request_seen=w.at[w.keys.run_in("q")], records={w.keys.run_acc(RUN): w.at[w.keys.run_acc(RUN)]},
+        outcome=out(), also=[w.keys.run_beat(RUN)],
+    ),
+    "expire, late": lambda w: expire(
+        w.keys, accepted_seen=w.at[w.keys.run_acc(RUN)], beat_seen=None, outcome=out(), wait=wait()
+    ),
+    "expire, silent": lambda w: expire(
+        w.keys, accepted_seen=w.at[w.keys.run_acc(RUN)], beat_seen=w.at[w.keys.run_beat(RUN)], outcome=out(), wait=None
+    ),
     "order": lambda w: order(
         w.keys, "q", request_seen=w.at[w.keys.run_in("q")], run=RUN, node="n",
         claim_key=w.keys.claim("run.n", PLACE), claim_seen=w.at[w.keys.claim("run.n", PLACE)], value=b"{}",
@@ -154,6 +165,9 @@ RESTS_ON = {
     "re-route, drained": {"m", "c", "nodectl"},
     "renew": {"m", "c"},
     "cancel": {"in", "m", "c"},
+    "cancel, accepted": {"in", "acc"},
+    "expire, late": {"acc"},
+    "expire, silent": {"acc", "beat"},
     "order": {"in", "c"},
     "drop": {"in"},
     "settle": {"settled"},
@@ -179,6 +193,8 @@ def test_a_move_happens_only_while_nothing_it_rests_on_has_changed(client: Clien
         "m": lambda w: client.put(keys.message("run.n", PLACE), b"2"),
         "c": lambda w: client.delete(keys.claim("run.n", PLACE)),
         "session": lambda w: client.delete(keys.session("alive")),
+        "acc": lambda w: client.delete(keys.run_acc(RUN)),
+        "beat": lambda w: client.put(keys.run_beat(RUN), b"2"),
         "gone": lambda w: client.put(keys.session("gone"), b"{}"),
         "nodectl": lambda w: client.put(keys.nodectl("n"), b"2"),
         "cmd": lambda w: client.put(keys.cmd("n", RUN), b"{}"),

@@ -76,7 +76,7 @@ def test_settings_and_tests_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     known = {variable for variable, *_ in settings.variables()} | settings_of_runs()
     for name in re.findall(r"`(CRONY_[A-Z_]*[A-Z])`", text):
-        assert name.removesuffix("_FILE") in known, f"{page} names {name}"
+        assert name in known or name.removesuffix("_FILE") in known, f"{page} names {name}"
     for file, test in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", text):
         assert (ROOT / file).exists(), f"{page} names {file}"
         assert f"def {test}" in (ROOT / file).read_text(), f"{page} names {file}::{test}"
@@ -84,7 +84,7 @@ def test_settings_and_tests_exist(page: str) -> None:
 
 def settings_of_runs() -> set[str]:
     """Variables that Crony sets for the commands it runs, and those of tests and of compose."""
-    places = ["crony/workers/runners/shell.py", "deploy/env.example", "tests/helpers", "tests/mysql/run.sh"]
+    places = ["crony/workers/runners/shell.py", "crony/workers/calling.py", "deploy/env.example", "tests/mysql/run.sh"]
     files = [file for place in places for file in ([ROOT / place] if (ROOT / place).is_file() else [])]
     files += sorted((ROOT / "tests/helpers").glob("*.py"))
     return {name for file in files for name in re.findall(r"CRONY_[A-Z_]*[A-Z]", file.read_text())}

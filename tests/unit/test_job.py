@@ -78,6 +78,7 @@ FULL = {
     },
     "priority": 9,
     "limits": ["pool:reports", "pool:db"],
+    "async": {"deadline": "2h", "heartbeat": "5m"},
 }
 
 
@@ -118,6 +119,7 @@ def test_defaults() -> None:
         "routing": {"strategy": "weighted", "labels": {}, "node": None, "exclude": [], "key": None, "queue": None},
         "priority": 0,
         "limits": [],
+        "async": None,
     }  # fmt: skip
     assert parse(document).document() == document
 
@@ -207,7 +209,6 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(schedule={"at": datetime(2026, 1, 1)}), "schedule.at", "has no offset"),
     # features to come
     (job(after={"on": "success"}), "after", "is not available yet"),
-    (job(**{"async": {"deadline": "2h"}}), "async", "is not available yet"),
     (job(limits="pool:x"), "limits", "must be a list"),
     (job(limits=["reports"]), "limits[0]", "write pool:reports"),
     (job(limits=["pool:A b"]), "limits[0]", "is not the name of a pool"),
@@ -233,7 +234,14 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(routing={"parts": 4}), "routing.parts", "is not available yet"),
     (job(action={"kind": "grpc", "method": "x"}), "action.kind", "grpc is not available yet"),
     (http(expect_body="ok"), "action.expect_body", "is not available yet"),
-    (http(**{"async": True}), "action.async", "is not available yet"),
+    (http(**{"async": True}), "action.async", "is not a known field"),
+    (job(**{"async": True}), "async", "must be a mapping"),
+    (job(**{"async": {}}), "async.deadline", "is missing"),
+    (job(**{"async": {"deadline": "500ms"}}), "async.deadline", "must be between 1s and 30d"),
+    (job(**{"async": {"deadline": "31d"}}), "async.deadline", "must be between 1s and 30d"),
+    (job(**{"async": {"deadline": "1h", "heartbeat": 5}}), "async.heartbeat", "must be a duration in text"),
+    (job(**{"async": {"deadline": "1h", "heartbeat": "2h"}}), "async.heartbeat", "is longer than `deadline`"),
+    (job(**{"async": {"deadline": "1h", "beat": "1m"}}), "async.beat", "is not a known field"),
     (shell(run_as="root"), "action.run_as", "is not available yet"),
     # names
     (job(name=""), "name", "is empty"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from crony.domain.alert import Alert, leader_changed, node_lost, not_kept, queue_age
+from crony.domain.shards import Part
 from crony.errors import Unavailable
 from crony.store import alerts
 from crony.web.pages.alerts import KINDS
@@ -23,7 +24,7 @@ def put(web: Web, *more: Alert) -> None:
     why = "still running after 5 s; its processes were ended"
     name = "night/<b>load</b>"
     failed = Alert(f"run_failed.{RUN}", "run_failed", 1795300003.0, JOB, name, RUN, 2, "timed_out", "node-1", why)
-    others = [node_lost("i1", "node-2", 1795300002.0), leader_changed(0, 9, "c2", "c1", 1795300001.0)]
+    others = [node_lost("i1", "node-2", 1795300002.0), leader_changed(Part(0, 1), 9, "c2", "c1", 1795300001.0)]
     alerts.write(web.db, [failed, *others, not_kept(9, 12, 1795300000.0), *more])
 
 

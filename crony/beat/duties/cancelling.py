@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import NamedTuple
 
-from crony.beat.entries import Asked, Queued, own_run
+from crony.beat.entries import Asked, Awaited, Queued, own_run
 from crony.beat.office import Office
 from crony.beat.policy import REPLACED
 from crony.domain import ids
@@ -62,6 +62,11 @@ def decide(office: Office, asked: Asked, request: Request) -> Cancel:
         outcome = outcome_of(told, Kind.CANCELLED, ended_at=now, fence=0, final=True, reason=reason)
         records = {keys.message(*where): item.seen, keys.claim(*where): item.claim_seen}
         gone = slots_of(keys, told)
+    elif (awaited := book.accepted.get(run)) is not None:
+        _free(awaited.busy)
+        told = _told(awaited.record.envelope if awaited.record else "", run)
+        outcome = _called_off(awaited, told, reason, now)
+        records, gone = {keys.run_acc(run): awaited.seen}, (keys.run_beat(run), *slots_of(keys, told))
     else:
         return Cancel(drop(keys, asked.id, request_seen=asked.seen), "")
     gone += tuple(book.orders.get(run, ()))
@@ -108,6 +113,23 @@ def _order(office: Office, asked: Asked, request: Request, item: Queued) -> Canc
         value=json.dumps(value).encode(),
     )
     return Cancel(move, "orders")
+
+
+def _called_off(awaited: Awaited, told: Envelope, reason: str, now: float) -> Outcome:
+    """How an accepted run ends that nobody wants any more; its callee learns of it by its next call."""
+    record = awaited.record
+    outcome = outcome_of(told, Kind.CANCELLED, ended_at=now, fence=0, final=True, reason=reason)
+    if record is None:
+        return outcome
+    return replace(
+        outcome,
+        attempt=record.attempt,
+        fence=record.fence,
+        secret=record.secret,
+        node=record.node,
+        incarnation=record.incarnation,
+        started_at=record.started_at,
+    )
 
 
 def _free(busy: bool) -> None:

@@ -200,6 +200,7 @@ class Failover:
                 node=node,
                 incarnation=claim.incarnation,
                 started_at=claim.at or None,
+                secret=claim.secret,
             )
         if follows is Next.HOLD:
             wait = replace(wait, reason=WaitReason.HOLD.value, due_at=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from crony.web.api import alerts, calendars, centres, control, health, ingest, jobs, nodes, pools, tokens
+from crony.web.api import alerts, calendars, callbacks, centres, control, health, ingest, jobs, nodes, pools, tokens
 from crony.web.api import runs as run_routes
 from crony.web.api.query import no_unknown
 
@@ -14,6 +14,7 @@ _versioned = APIRouter(prefix="/api/v1", dependencies=[Depends(no_unknown)])
 for _part in (
     jobs.router,
     run_routes.router,
+    callbacks.router,
     alerts.router,
     control.router,
     calendars.router,

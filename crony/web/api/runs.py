@@ -112,7 +112,9 @@ def read_output(
     piece = output.read(web.db, run, attempt, offset, limit=PIECE)
     if not piece.data and not piece.eof and not offset:
         runs.find(web.db, web.live, run)  # 404 for a run nobody knows
-    state = "open" if not piece.eof else "truncated" if piece.truncated else "complete"
+    idle = piece.eof or not piece.data
+    ended = idle and runs.output_ended(web.db, web.live, run, attempt, brought=piece.eof)
+    state = "open" if not ended else "truncated" if piece.truncated else "complete"
     return Response(
         piece.data,
         media_type="text/plain; charset=utf-8",

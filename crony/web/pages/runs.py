@@ -11,8 +11,8 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from crony.catalog.views import JobView
-from crony.clock import SYSTEM
 from crony.domain.job import Job
+from crony.domain.run import State
 from crony.errors import Conflict, CronyError, NotFound, Unavailable
 from crony.lifecycle import enqueue
 from crony.store import output
@@ -23,7 +23,7 @@ from crony.web.auth import OPERATOR, VIEWER, address_of
 from crony.web.forms import only
 from crony.web.jobs import parsed
 from crony.web.pages.common import Form, TheWeb, Who, go
-from crony.web.runs import LIVE_STATES, OUTCOME_KINDS, Run, find, list_runs
+from crony.web.runs import LIVE_STATES, OUTCOME_KINDS, Run, find, is_over, list_runs, output_ended
 from crony.web.triggering import let_go_on, note
 from crony.web.wiring import Web
 
@@ -32,8 +32,6 @@ router = APIRouter()
 TAIL = 256 * 1024
 """Bytes of output shown at first; the rest is a link away, never silently missing."""
 PIECE = 128 * 1024
-PATIENCE = 60.0
-"""Seconds after its end that the page of a run still waits for output."""
 SHOWS = ("", "live", "bad", *OUTCOME_KINDS, *LIVE_STATES)
 BAD = ("failed", "timed_out", "lost", "unknown", "refused")
 TRIGGERS = ("schedule", "manual", "api", "enqueue", "backfill")
@@ -121,12 +119,12 @@ def more(
     check_run(run)
     piece = output.read(web.db, run, attempt, offset, limit=PIECE)
     text, taken = _whole_lines(piece.data, piece.eof)
-    ended = piece.eof
+    idle = piece.eof or not text
+    ended = idle and output_ended(web.db, web.live, run, attempt, brought=piece.eof)
     if not text and not ended:
-        found, _ = find(web.db, web.live, run)
-        if not _over(found, attempt):
-            return Response(None, 204)
-        text, taken, ended = piece.data.decode("utf-8", "replace"), len(piece.data), True
+        return Response(None, 204)
+    if ended:
+        text, taken = piece.data.decode("utf-8", "replace"), len(piece.data)
     state = "open" if not ended else "truncated" if piece.truncated else "complete"
     return web.render.fragment(
         request, "output_more.html", run=run, shown=attempt, html=ansi.to_html(text), next=offset + taken, state=state
@@ -162,7 +160,7 @@ def _tail(web: Web, run: Run, attempt: int) -> Output:
         states = {state.attempt: state for state in output.states(web.db, run.id)}
         state = states.get(attempt)
         if state is None:
-            return Output(Markup(), 0, 0, 0, "none" if _over(run, attempt) else "open")
+            return Output(Markup(), 0, 0, 0, "none" if is_over(run, attempt) else "open")
         start = max(0, state.size - TAIL)
         piece = output.read(web.db, run.id, attempt, start, limit=TAIL)
     except CronyError:
@@ -171,19 +169,11 @@ def _tail(web: Web, run: Run, attempt: int) -> Output:
     if start:
         cut = data.find(b"\n") + 1
         start, data = start + cut, data[cut:]
-    ended = piece.eof or _over(run, attempt)
+    ended = (piece.eof and run.state != State.ACCEPTED) or is_over(run, attempt)
     text, taken = _whole_lines(data, ended)
     status = "open" if not ended else "truncated" if piece.truncated else "complete"
     lines = [line for line in ansi.plain(text[-4000:]).splitlines() if line.strip()]
     return Output(ansi.to_html(text), start, start + taken, state.size, status, "\n".join(lines[-5:]))
-
-
-def _over(run: Run, attempt: int) -> bool:
-    """Whether no more output is to be waited for: the attempt ended, and its node had time to bring the rest."""
-    if run.live and attempt >= run.attempt:
-        return False
-    ended = next((item.ended_at for item in run.attempts if item.n == attempt), run.ended_at)
-    return ended is not None and SYSTEM.wall() - ended > PATIENCE
 
 
 def _whole_lines(data: bytes, ended: bool) -> tuple[str, int]:

@@ -22,15 +22,17 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from crony.clock import rfc3339
 from crony.domain.outcome import Kind
-from crony.workers.attempt import Attempt, Verdict
+from crony.workers import calling
+from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 
 BODY_LIMIT = 1024 * 1024
 """Most bytes of an answer that are read, after decompression."""
 RESULT_LIMIT = 1024
 """A JSON answer of at most this many bytes is kept as the run's result."""
 CONNECT_PATIENCE = 10.0
+ACCEPTED_STATUS = 202
+"""The service has the work and will say later how it went, if the job waits for that."""
 _HAS_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -138,15 +140,17 @@ def _exchange(attempt: Attempt, wire: _Wire) -> Verdict:
         session.mount("http://", _Adapter())
         session.mount("https://", _Adapter())
         try:
-            answer = session.request(
-                method,
-                str(action["url"]),
-                headers=_headers(attempt),
+            request = requests.Request(
+                method, str(action["url"]), headers=_headers(attempt), **_content(attempt, method)
+            )
+            prepared = session.prepare_request(request)
+            prepared.headers.update(_signature(attempt, prepared))
+            answer = session.send(
+                prepared,
                 allow_redirects=False,
                 verify=verify,
                 stream=True,
                 timeout=(min(CONNECT_PATIENCE, attempt.left + 0.1), attempt.left + 0.1),
-                **_content(attempt, method),
             )
             body, cut = _read(answer)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, KeyError) as error:
@@ -160,6 +164,8 @@ def _exchange(attempt: Attempt, wire: _Wire) -> Verdict:
     attempt.output.write(body)
     if cut:
         attempt.output.text(f"\n[crony: answer cut here, more than {BODY_LIMIT} bytes]")
+    if answer.status_code == ACCEPTED_STATUS and attempt.callback is not None:
+        return ACCEPTED
     good = answer.status_code in _numbers(expected) if expected else 200 <= answer.status_code < 300
     if good:
         return Verdict(Kind.SUCCEEDED, code=answer.status_code, result=None if cut else _result(answer, body))
@@ -170,20 +176,26 @@ def _exchange(attempt: Attempt, wire: _Wire) -> Verdict:
 
 
 def _headers(attempt: Attempt) -> dict[str, str]:
-    envelope = attempt.envelope
     headers = {"User-Agent": "crony", "Accept": "*/*"}
-    headers.update({str(name): str(value) for name, value in (envelope.action.get("headers") or {}).items()})
-    headers.update(
-        {
-            "X-Crony-Run": envelope.run,
-            "X-Crony-Attempt": str(envelope.attempt),
-            "X-Crony-Fence": str(attempt.held.fence),
-            "Idempotency-Key": envelope.run,
-        }
+    own = calling.headers(attempt)
+    reserved = {name.lower() for name in own}
+    given = attempt.envelope.action.get("headers") or {}
+    headers.update({str(name): str(value) for name, value in given.items() if str(name).lower() not in reserved})
+    return headers | own
+
+
+def _signature(attempt: Attempt, prepared: requests.PreparedRequest) -> dict[str, str]:
+    """Over the request as it will be sent."""
+    told, process, body = attempt.envelope, attempt.process, prepared.body or b""
+    return calling.signature(
+        process.settings.call_secrets,
+        str(prepared.method),
+        prepared.path_url,
+        told.run,
+        told.attempt,
+        body.encode() if isinstance(body, str) else body,
+        now=process.now(),
     )
-    if (fire := rfc3339(envelope.fire_at)) is not None:
-        headers["X-Crony-Fire-Time"] = fire
-    return headers
 
 
 def _content(attempt: Attempt, method: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from celery.app.task import Task
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from crony.domain.outcome import Kind
-from crony.workers.attempt import Attempt, Verdict
+from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.capture import captured
 from crony.workers.interrupt import INTERRUPTER, Stop, in_pool_process
 
@@ -78,6 +78,8 @@ class _Call:
         try:
             function = self._function
             value = INTERRUPTER.call(function, self) if self._stoppable else function()
+            if self._attempt.deferred:
+                return ACCEPTED
             return Verdict(Kind.SUCCEEDED, result=_kept(value))
         except Stop:
             return self._stopped("the function was stopped")

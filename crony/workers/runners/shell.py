@@ -25,7 +25,8 @@ from typing import Any
 from crony.clock import rfc3339
 from crony.domain.outcome import Kind
 from crony.domain.run import Envelope
-from crony.workers.attempt import SUCCEEDED, Attempt, Verdict
+from crony.workers import calling
+from crony.workers.attempt import ACCEPTED, SUCCEEDED, Attempt, Verdict
 from crony.workers.guardian import GATE
 
 GRACE = 5.0
@@ -37,9 +38,13 @@ def run(attempt: Attempt) -> Verdict:
     """Run the command to its end, its timeout, or its cancel."""
     action = attempt.envelope.action
     scratch: str | None = None
+    more: dict[str, str] = {}
     try:
-        if "script" in action:
+        if "script" in action or attempt.callback is not None:
             scratch = tempfile.mkdtemp(prefix="crony-")
+        if attempt.callback is not None and scratch is not None:
+            more = calling.lay_out(attempt.callback, Path(scratch))
+        if "script" in action and scratch is not None:
             script = Path(scratch) / "script"
             script.write_text(action["script"])
             argv = [*shlex.split(action.get("interpreter") or "/bin/sh"), str(script)]
@@ -47,13 +52,15 @@ def run(attempt: Attempt) -> Verdict:
             argv = [str(part) for part in action["command"]]
             if not argv:
                 raise ValueError("the command is empty")
-        child = _start(attempt, argv, action)
+        child = _start(attempt, argv, action, more)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
         return Verdict(Kind.FAILED, f"the command could not be started: {error}")
     try:
-        return _Running(attempt, child).wait()
+        verdict = _Running(attempt, child).wait()
+        accepted = more and verdict.kind is Kind.SUCCEEDED and os.path.lexists(more["CRONY_CALLBACK_ACCEPT_FILE"])
+        return ACCEPTED if accepted else verdict
     finally:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -84,8 +91,10 @@ def environment(envelope: Envelope, fence: int, extra: Mapping[str, Any]) -> dic
     return env
 
 
-def _start(attempt: Attempt, argv: list[str], action: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-    env = environment(attempt.envelope, attempt.held.fence, action.get("env") or {})
+def _start(
+    attempt: Attempt, argv: list[str], action: Mapping[str, Any], more: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    env = environment(attempt.envelope, attempt.held.fence, action.get("env") or {}) | more
     home = env["HOME"] if os.path.isdir(env["HOME"]) else "/"
     cwd = action.get("cwd") or home
     if not os.path.isdir(cwd):
