@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 
 from crony.beat.duties import slots
+from crony.domain.callback import Report
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind
 from crony.domain.pool import Slot
 from crony.domain.shards import shard_of
 from crony.etcd.keys import Keys
 from crony.lifecycle import admit, enqueue, fire, release
+from crony.lifecycle.complete import Told, complete
 from crony.lifecycle.handback import hand_back
 from crony.lifecycle.move import Dispatch, Move, sent
 from crony.lifecycle.quarantine import quarantine
@@ -21,6 +23,7 @@ from tests.helpers.beat import FakeNode, Message, Stage, settled, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.pool_history import PoolHistory
 from tests.helpers.wait import until
+from tests.integration.test_beat_deadlines import taken
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +151,26 @@ def test_a_run_between_its_attempts_holds_nothing_and_lines_up_again(place: Stag
     assert again.envelope.attempt == 2
     ended(place, node, again)
     assert place.slots() == {}
+
+
+@pytest.mark.parametrize("how", ["completes", "is late", "is cancelled"])
+def test_an_accepted_run_keeps_its_slot_until_its_callee_is_done(place: Stage, history: PoolHistory, how: str) -> None:
+    place.pool("a", 1)
+    node = place.node("n1")
+    made = job(place, "a", **{"async": {"deadline": "1s" if how == "is late" else "1h"}})
+    first, second = place.ask(made).run, place.ask(made).run
+    until(lambda: in_line(place) == [second], 10, "the second to wait")
+    token = taken(node, node.messages()[0])
+    looks = 3 * slots.EVERY  # those for slots that are nobody's
+    if how != "is late":
+        assert settled(lambda: (place.slots(), place.messages()), still=looks) == ({"a/0": first}, [])
+    if how == "completes":
+        assert complete(place.client, place.keys, first, 1, token, Report(True)) == Told("ended", "succeeded")
+    elif how == "is cancelled":
+        enqueue.cancel(place.client, place.keys, first)
+    until_next(place, second)
+    assert place.slots() == {"a/0": second}
+    ended(place, node, node.messages()[0])
 
 
 def test_a_limit_that_is_raised_lowered_and_removed(place: Stage, history: PoolHistory) -> None:
