@@ -17,6 +17,7 @@ from crony.beat.duties.pruning import IdemPruning
 from crony.beat.duties.reconcile import reconciling
 from crony.beat.duties.retention import retention
 from crony.beat.duties.settling import Settling
+from crony.beat.duties.zonewatch import ZoneVersions
 from crony.beat.duty import Background, Duty
 from crony.beat.office import Office
 from crony.domain.signing import Sealer
@@ -56,6 +57,7 @@ class Household:
             *([marking.keeping] if marking.keeping is not None else []),
             Compaction(client).background,
             IdemPruning(client, keys, lead).background,
+            ZoneVersions(client, lead, office.clock, undelivered).background,
         ]
         self._reconcile: Background | None = None
         if database is not None:

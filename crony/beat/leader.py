@@ -29,12 +29,14 @@ from crony.beat.duties.pruning import Pruning
 from crony.beat.duties.quarantine import Quarantine
 from crony.beat.duties.slots import Slots
 from crony.beat.duties.waiting import Waiting
+from crony.beat.duties.zonewatch import ZoneWatch
 from crony.beat.duty import Background, Duty
 from crony.beat.feed import Feed, streams
 from crony.beat.household import Household
 from crony.beat.office import Office
 from crony.beat.router import Router
 from crony.clock import Clock
+from crony.domain import tzdata
 from crony.domain.shards import Part
 from crony.domain.signing import Sealer, Verifier
 from crony.errors import CronyError, Halted
@@ -114,9 +116,11 @@ class Leader:
             room = self.household.delivery
         else:
             room = AlertRoom(client, keys, undelivered).background
+        firing = Firing(self.office, undelivered, room)
         self._duties: list[Duty] = [
             self._clockwatch,
-            Firing(self.office),
+            ZoneWatch(self.office, firing),
+            firing,
             Inbox(self.office),
             Ends(self.office, undelivered, room),
             Waiting(self.office),
@@ -183,6 +187,7 @@ class Leader:
         book, office = self.office.book, self.office
         return {
             "term": self._term.revision,
+            "tzdata": tzdata.version(),
             "held": office.holds.reasons,
             "failing": self._faults | {duty.name: duty.failure for duty in self._background if duty.failure},
             "jobs": len(book.jobs),

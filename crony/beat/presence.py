@@ -7,7 +7,7 @@ import socket
 
 from crony import __version__
 from crony.clock import Clock
-from crony.domain import ids
+from crony.domain import ids, tzdata, zones
 from crony.domain.shards import CentreFacts
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
@@ -40,6 +40,7 @@ class Presence:
         key = self._keys.centre(self.centre)
         if self._session.holds(key) and now < self._next and self._said == (able, why):
             return
+        zones.refresh()
         facts = CentreFacts(
             name=self._settings.centre_name,
             host=socket.gethostname(),
@@ -49,6 +50,7 @@ class Presence:
             at=self._clock.wall(),
             skew=round(skew, 2),
             shards=self._settings.shards,
+            tzdata=tzdata.version(),
             able=able,
             why=why,
         )

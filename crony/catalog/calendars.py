@@ -20,6 +20,7 @@ from crony.catalog.views import JobView, SavedNotLive, view_of
 from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.domain.calendar import Calendar, parse_calendar
+from crony.domain.job import Job
 from crony.domain.lint import Advice, advise_calendar
 from crony.errors import Conflict, Invalid, NotFound
 from crony.store import audit
@@ -167,9 +168,18 @@ class Calendars:
         return CalendarView(row.name, row.revision, row.document, row.updated_at, row.updated_by, tuple(names))
 
 
+def _readable(view: JobView) -> Job | None:
+    """The job; None when it cannot be read (its zone is gone, say): it waits until somebody edits it."""
+    try:
+        return view.job
+    except Invalid:
+        return None
+
+
 def _moves(view: JobView, calendar: str) -> bool:
     """Whether the job moves fires by this calendar."""
-    kept = [schedule.calendars for schedule in view.job.schedules if schedule.calendars]
+    job = _readable(view)
+    kept = [schedule.calendars for schedule in job.schedules if schedule.calendars] if job else []
     return any(each.closed != "skip" and calendar in each.names for each in kept)
 
 
@@ -216,9 +226,10 @@ def _jobs(session: Session, name: str) -> list[JobView]:
 def _raise(session: Session, calendar: CalendarRow, save: str, actor: str, now: float) -> list[JobView]:
     """A new revision of every job that names the calendar: its document is the same, its days are not."""
     for view in _jobs(session, calendar.name):
-        row, job = session.get_one(JobRow, view.id), view.job
+        row, job = session.get_one(JobRow, view.id), _readable(view)
         try:
-            check_size(job, store.contents(session, names_of(job.schedules)))
+            if job is not None:
+                check_size(job, store.contents(session, names_of(job.schedules)))
         except Invalid as error:
             raise Invalid("", f"does not go with the job {view.name}: {error}", hint="change that job first") from None
         row.revision, row.updated_at, row.updated_by = row.revision + 1, now, actor

@@ -121,7 +121,13 @@ class Catalog:
             standing = self.get(job).standing
             again = standing is None or bool(standing.held)
         return self._change(
-            job, lambda old: replace(old, enabled=on, paused_until=until), revision, actor, action, address, again=again
+            job,
+            lambda old: replace(parse(old), enabled=on, paused_until=until),
+            revision,
+            actor,
+            action,
+            address,
+            again=again,
         )
 
     def rollback(self, job: str, to: int, actor: str, *, revision: int | None = None, address: str = "") -> JobView:
@@ -149,7 +155,7 @@ class Catalog:
     def _change(
         self,
         job: str,
-        make: Callable[[Job], Job],
+        make: Callable[[Mapping[str, Any]], Job],
         revision: int | None,
         actor: str,
         action: str,
@@ -157,10 +163,10 @@ class Catalog:
         *,
         again: bool = False,
     ) -> JobView:
-        """`again`: save also what says the same."""
+        """`make`: the new job from the stored document. `again`: save also what says the same."""
         save, entry = ids.fresh("s"), audit.entry_id()
         found = self.db.read(lambda session: view_of(self._row(session, job)))
-        self._publisher.refuse_past(found.id, make(found.job), found.job)
+        self._publisher.refuse_past(found.id, make(found.document), _readable(found))
 
         def put(session: Session) -> JobView:
             row = self._row(session, found.id, lock=True)
@@ -168,7 +174,7 @@ class Catalog:
             if mine == save:  # our own commit, whose answer was lost
                 return view_of(row)
             _expect(row, revision)
-            new = make(parse(row.document))
+            new = make(row.document)
             document = new.document()
             if document == row.document and not again:
                 return view_of(row)
@@ -319,6 +325,14 @@ def _matching(query: Select[Any], q: str, enabled: bool | None, folder: str) -> 
     if folder:
         query = query.where(JobRow.name >= folder, JobRow.name < prefix_end(folder))
     return query
+
+
+def _readable(view: JobView) -> Job | None:
+    """The job as saved; None when it cannot be read any more (its zone is gone, say), which an edit may mend."""
+    try:
+        return view.job
+    except Invalid:
+        return None
 
 
 def _now() -> float:

@@ -18,7 +18,9 @@ def alert() -> None:
 
 @alert.command("list")
 @click.option(
-    "--kind", metavar="KIND", help="Such as run_failed, run_held, job_paused, node_lost, leader_changed or queue_age."
+    "--kind",
+    metavar="KIND",
+    help="Such as run_failed, run_held, job_paused, job_held, node_lost, leader_changed or queue_age.",
 )
 @click.option("--job", metavar="NAME", help="Only about this job.")
 @click.option("--node", metavar="NODE", help="Only about this node.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 )
 @output_option
 def doctor(fix: bool, quota: int | None, form: str) -> int:
-    """Look at etcd: members, version, room, alarms, history, clock, access; and at the centres' clocks, and whether
-    etcd was restored, as far as this machine or the database (CRONY_DATABASE_URL) knows. Exit code 1 when something is
-    bad.
+    """Look at etcd: members, version, room, alarms, history, clock, access; and at the centres' clocks and time zone
+    data, and whether etcd was restored, as far as this machine or the database (CRONY_DATABASE_URL) knows. Exit code 1
+    when something is bad.
 
     It only reads. With --fix it frees what can be freed: each member stands still while it is defragmented, and the
     etcd user needs the root role for it.
@@ -78,12 +78,27 @@ def platform(client: Client, keys: Keys, given: settings.Settings) -> list[Findi
         hint = "read docs/how-to/restore.md, then run `crony recover`"
         says = f"etcd's data went back in time: {why}" if why else "etcd was not restored, as far as is known here"
         found.append(Finding("restored", Level.BAD if why else Level.OK, says, hint if why else ""))
-        for facts in centres.look(client, keys).running.values():
+        standing = centres.look(client, keys)
+        for facts in standing.running.values():
             off = abs(facts.skew)
             level = Level.BAD if off > SKEW[1] else Level.LOOK if off > SKEW[0] else Level.OK
             says = f"centre {facts.name}: its clock is {facts.skew:+.1f} s off from etcd's"
             says += "" if facts.able else "; it does not lead"
             found.append(Finding("centre", level, says, "" if level is Level.OK else "run NTP on its machine"))
+        found.append(_time_zones(standing.tzdata))
     except CronyError as error:
         found.append(Finding("centres", Level.LOOK, f"cannot be looked at: {error}", error.hint))
     return found
+
+
+def _time_zones(running: Mapping[str, str]) -> Finding:
+    """Whether everybody who decides or shows when jobs fire goes by the same time zone data."""
+    from crony.domain import tzdata
+    from crony.etcd.checkup import Finding, Level
+
+    here = tzdata.version()
+    said = [f"this machine has {here}", *(f"centre {name} has {release}" for name, release in sorted(running.items()))]
+    if {here, *running.values()} == {here}:
+        return Finding("time zones", Level.OK, "; ".join(said))
+    hint = "install the same time zone data everywhere: what fires when is decided by the data of the centre that leads"
+    return Finding("time zones", Level.LOOK, "; ".join(said), hint)

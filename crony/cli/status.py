@@ -81,7 +81,7 @@ def _shards(found: dict[str, Any]) -> None:
 
 def _centres(found: dict[str, Any]) -> None:
     show.table(
-        ("CENTRE", "LEADS", "CLOCK", "HOST", "PID", "VERSION", "SINCE"),
+        ("CENTRE", "LEADS", "CLOCK", "HOST", "PID", "VERSION", "TZDATA", "SINCE"),
         [
             (
                 row["name"],
@@ -90,12 +90,15 @@ def _centres(found: dict[str, Any]) -> None:
                 row["host"],
                 row["pid"],
                 row["version"],
+                row.get("tzdata"),
                 show.away(row["since_at"]),
             )
             for row in found["items"]
         ],
         empty="no centre runs: start one with `crony beat`",
     )
+    if len({row.get("tzdata") for row in found["items"]}) > 1:
+        show.hint("the centres use different time zone data: who leads decides when jobs fire. Install the same on all")
 
 
 def _counted(words: list[str]) -> str:

@@ -19,6 +19,7 @@ import math
 from dataclasses import replace
 
 from crony.clock import rfc3339
+from crony.domain.hint import hinted
 from crony.domain.livejob import LiveJob, Replaced
 from crony.domain.run import Done
 from crony.domain.schedule import HORIZON, Schedule
@@ -102,4 +103,4 @@ def ended(live: LiveJob, done: Done, run: str, ended_at: float, now: float) -> D
 
 def noted(live: LiveJob, done: Done, job_seen: int) -> Done:
     """The cursor with the hint when the job is due next, worked out from its key at revision `job_seen`."""
-    return replace(done, due_at=known(live, done).next_due(done.upto_at), due_seen=job_seen)
+    return hinted(live, done, known(live, done).next_due(done.upto_at), job_seen)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -30,8 +31,10 @@ class AlertKind(StrEnum):
     RUN_FAILED = "run_failed"
     RUN_HELD = "run_held"  # its node was lost, and it waits for a person to decide what follows
     JOB_PAUSED = "job_paused"  # its leader paused it, as it asked for after so many failures
+    JOB_HELD = "job_held"  # it cannot be fired, and why; its zone is gone, say
     NODE_LOST = "node_lost"
     LEADER_CHANGED = "leader_changed"
+    TZDATA = "tzdata"  # the centres decide by different time zone data
     QUEUE_AGE = "queue_age"  # a run that could begin, and that nobody has begun for long
     NOT_KEPT = "not_kept"  # more alerts than etcd keeps for a database that is away; `times` says how many
     UNREADABLE = "unreadable"  # an alert that this version cannot read; `reason` holds its text
@@ -67,6 +70,10 @@ class Alert(Record):
                 return f"run {self.run} of job {self.name or self.job} waits for a person to decide{because}"
             case AlertKind.JOB_PAUSED:
                 return f"job {self.name or self.job} is paused{because}"
+            case AlertKind.JOB_HELD:
+                return f"job {self.name or self.job} does not fire{because}"
+            case AlertKind.TZDATA:
+                return f"the centres use different time zone data{because}"
             case AlertKind.NODE_LOST:
                 return f"node {self.node} is lost{because}"
             case AlertKind.LEADER_CHANGED:
@@ -125,6 +132,28 @@ def job_paused(job: str, name: str, run: str, outcome: str, why: str, at: float)
             "reason": why,
         }
     )
+
+
+def job_held(job: str, name: str, revision: int, seen: int, at: float, why: str) -> Alert:
+    """The leader cannot fire a job. `seen`: revision of its cursor then, so that each time is an alert of its own."""
+    return _checked(
+        {
+            "id": f"{AlertKind.JOB_HELD}.{job}.{revision}.{seen}",
+            "kind": AlertKind.JOB_HELD.value,
+            "at": at,
+            "job": job,
+            "name": name,
+            "reason": why,
+        }
+    )
+
+
+def tzdata_differs(centres: Mapping[str, str], at: float) -> Alert:
+    """Centres, by name, decide by these releases of the time zone data."""
+    releases = ", ".join(sorted(set(centres.values())))
+    said = "; ".join(f"{name}: {release}" for name, release in sorted(centres.items()))
+    ident = hashlib.sha256(releases.encode()).hexdigest()[:16]
+    return _checked({"id": f"{AlertKind.TZDATA}.{ident}", "kind": AlertKind.TZDATA.value, "at": at, "reason": said})
 
 
 def node_lost(incarnation: str, node: str, at: float) -> Alert:

@@ -233,15 +233,14 @@ class LiveJob:
         # A save by a web whose clock is behind the one before must not reach back over that one's instants.
         since = max(math.floor(now), self.since_at)
         chain = [item for item in self.replaced if done is None or item.until_at > done]
-        enabled, text, paused = self.enabled, _text(self.job.schedule_document()), self.job.paused_until
+        enabled, text, paused, goes_by_ends = self._in_force()
         if chain and chain[-1].until_at >= since:
             pass  # This one decided no instant at all.
         elif (job.enabled, _text(job.schedule_document()), job.paused_until) == (enabled, text, paused):
             # Nothing changed in time: this document goes on from where its predecessor began.
             since = self.since_at
         elif done is None or since > done:
-            began = self.since_at if any(schedule.after_end for schedule in self.job.schedules) else 0
-            chain.append(Replaced(since, enabled, text, paused, began))
+            chain.append(Replaced(since, enabled, text, paused, self.since_at if goes_by_ends else 0))
         if len(chain) > LONGEST_CHAIN:
             raise Conflict(
                 f"the schedule of {job.name} was changed {LONGEST_CHAIN} times without a leader to follow",
@@ -257,6 +256,17 @@ class LiveJob:
             replaced=chain,
             published_at=now,
         )
+
+    def _in_force(self) -> tuple[bool, str, int, bool]:
+        """(enabled, schedule as text, paused until, goes by ends). Of one whose zone is gone here as it is written:
+        whoever has the zone can still tell what was due by it."""
+        try:
+            job = self.job
+        except Invalid:
+            raw = self.document or {}
+            return flag(raw.get("enabled", True), "enabled"), _text(raw.get("schedule")), 0, False
+        by_ends = any(schedule.after_end for schedule in job.schedules)
+        return job.enabled, _text(job.schedule_document()), job.paused_until, by_ends
 
     def resumed(self, document: Mapping[str, Any] | Job, *, revision: int, now: float) -> Self:
         """The job after a resume at `now`: due from then on (its publish moves `done` to now at least)."""

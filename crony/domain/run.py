@@ -290,6 +290,10 @@ class Done(Record):
     held_for: str = ""
     """`failures`: it is paused as it asked for, a pause like any other; empty: it cannot be fired."""
     held_at: float = 0.0
+    held_tz: str = ""
+    """Release of the time zone data that lack the job's zone: under another one it is tried again."""
     due_at: int | None = None
     """Hint: the next instant due after `upto_at`, worked out from the job key at revision `due_seen`."""
     due_seen: int = 0
+    due_tz: str = ""
+    """Release of the time zone data that went into the hint; `-`: none did."""

@@ -57,6 +57,8 @@ class CentreFacts(Record):
     """Seconds that its wall clock is ahead of etcd's."""
     shards: int = 0
     """What `CRONY_SHARDS` of it says; 0: nothing."""
+    tzdata: str = ""
+    """Release of the time zone data by which it decides."""
     able: bool = True
     """Whether it may lead now."""
     why: str = ""

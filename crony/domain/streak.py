@@ -33,4 +33,9 @@ def counted(live: LiveJob, done: Done, run: str, outcome: str, revision: int, no
 
 def freed(done: Done, upto: int) -> Done:
     """The record of a job that goes on: decided up to `upto`, held by nothing, its failures forgotten."""
-    return replace(done, upto_at=upto, held="", held_revision=0, held_for="", held_at=0.0, failures=0)
+    return replace(released(done), upto_at=upto, failures=0)
+
+
+def released(done: Done) -> Done:
+    """The record, held by nothing."""
+    return replace(done, held="", held_revision=0, held_for="", held_at=0.0, held_tz="")

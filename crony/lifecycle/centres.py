@@ -41,6 +41,11 @@ class Centres:
             return [0]
         return [shard for shard in range(self.sharding.count) if shard not in self.leaders]
 
+    @property
+    def tzdata(self) -> dict[str, str]:
+        """Centre -> release of its time zone data, of those that say so."""
+        return {facts.name: facts.tzdata for facts in self.running.values() if facts.tzdata}
+
     def led_by(self, centre: str) -> list[int]:
         """The shards that an incarnation leads."""
         return sorted(leading.shard for leading in self.leaders.values() if leading.centre == centre)
@@ -85,7 +90,8 @@ def read_centre(value: bytes) -> CentreFacts | None:
     except UnknownRecord:
         return None
     numbers = (facts.since_at, facts.at, facts.skew)
-    sound = isinstance(facts.name, str) and all(isinstance(number, int | float) for number in numbers)
+    texts = isinstance(facts.name, str) and isinstance(facts.tzdata, str)
+    sound = texts and all(isinstance(number, int | float) for number in numbers)
     return facts if sound and isinstance(facts.able, bool) and type(facts.shards) is int else None
 
 

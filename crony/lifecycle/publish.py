@@ -106,16 +106,14 @@ def _look(client: Client, keys: Keys, live: LiveJob) -> _Found:
 
 
 def _stored(kv: KV) -> LiveJob | None:
-    """The published job; None when nobody can read it (then overwritten). Raises `UnknownRecord` for a newer one."""
+    """The published job, also one whose document cannot be read (its zone is gone, say); None when it is no record at
+    all (then overwritten). Raises `UnknownRecord` for a newer one."""
     try:
         payload = peek(kv.value)
     except (ValueError, KeyError, TypeError):
         return None
     try:
-        live = LiveJob.read(payload)
-        return live if live.deleted or live.job else None
-    except Invalid:
-        return None
+        return LiveJob.read(payload)
     except UnknownRecord:
         if isinstance(payload.get("v"), int) and payload["v"] > 1:
             raise
@@ -139,7 +137,7 @@ class _Plan:
         was, wanted, line = self.found.live, self.wanted, self.line
         base = {"revision": wanted.revision, "now": float(line)}
         if wanted.deleted:
-            if was is not None and not was.deleted and self.done is not None:
+            if was is not None and not was.deleted and self.done is not None and self._decidable(was):
                 if self.done.held_for:
                     self._skip(was, SkipReason.PAUSED, self.done.held)
                 else:
@@ -149,6 +147,9 @@ class _Plan:
             self._past((), late)
             self.new_done = freed(self.done or Done(upto_at=line), line)
             self.live = LiveJob.created(wanted.id, wanted.job, generation=wanted.generation, **base)  # type: ignore[arg-type]
+        elif not self._decidable(was):
+            self._past((), late)
+            self.live = was.edited(wanted.job, done=self.done.upto_at, **base)  # type: ignore[arg-type]
         elif self.done.held_for:
             self._past(was.job.schedules, late)
             self._skip(was, SkipReason.PAUSED, self.done.held)
@@ -163,6 +164,15 @@ class _Plan:
             self._past(was.job.schedules, late)
             self.live = was.edited(wanted.job, done=self.done.upto_at, **base)  # type: ignore[arg-type]
         self.live = self.live.replace(generation=wanted.generation, published_at=self.now)
+
+    def _decidable(self, was: LiveJob) -> bool:
+        """Whether it can be told here what was due by it: its zone may be gone."""
+        try:
+            _ = was.job
+            was.next_due(self.done.upto_at if self.done else was.since_at)
+        except Invalid:
+            return False
+        return True
 
     def _past(self, known: Sequence[Schedule], late: bool) -> None:
         """Refuse, or with `late` record, each new `at` that is over."""
@@ -220,6 +230,8 @@ class _Plan:
         """The same schedule goes on (only the action changed, say): where the cursor stands does not matter."""
         was, live = self.found.live, self.live
         if was is None or was.deleted or live.deleted or self.new_done is not None or live.since_at != was.since_at:
+            return False
+        if not self._decidable(was):
             return False
         before = was.enabled, was.schedules, was.paused_until
         return before == (live.enabled, live.schedules, live.paused_until)

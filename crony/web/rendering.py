@@ -45,7 +45,7 @@ WORDS = {
     "overlap": N_("overlap"), "misfire": N_("missed"), "paused": N_("paused"), "error": N_("error"),
     "deleted": N_("deleted"),
     "run_failed": N_("run failed"), "run_held": N_("run on hold"), "job_paused": N_("job paused"),
-    "node_lost": N_("node lost"),
+    "job_held": N_("job held"), "node_lost": N_("node lost"), "tzdata": N_("time zone data"),
     "leader_changed": N_("leader changed"), "queue_age": N_("not begun"),
     "not_kept": N_("not kept"), "unreadable": N_("unreadable"),
     "create": N_("created"), "update": N_("edited"), "delete": N_("deleted"),

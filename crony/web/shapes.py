@@ -288,6 +288,7 @@ def centres(found: Centres) -> dict[str, Any]:
                 "host": facts.host,
                 "pid": facts.pid,
                 "version": facts.version,
+                "tzdata": facts.tzdata or None,
                 "since_at": rfc3339(facts.since_at),
                 "seen_at": rfc3339(facts.at),
             }

@@ -11,6 +11,7 @@ from typing import Any
 
 from crony.catalog.jobs import Catalog
 from crony.clock import SYSTEM
+from crony.domain import zones
 from crony.domain.signing import Sealer
 from crony.errors import CronyError, Unavailable
 from crony.etcd.client import Client
@@ -80,6 +81,7 @@ class Web:
         self.db.close()
 
     def _check(self) -> Health:
+        zones.refresh()  # what is shown follows time zone data that were installed meanwhile
         etcd = database = ""
         facts, milliseconds = None, None
         begun = SYSTEM.monotonic()

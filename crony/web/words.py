@@ -183,6 +183,16 @@ SAID = (
     (r"late fires do not run", N_("late fires do not run")),
     (r"waits for the leader", N_("waits for the leader")),
     (
+        r"no time zone is called (?P<zone>\S+) in the time zone data of the centre \((?P<release>[^)]+)\): install "
+        r"other data there, or save the job with another zone",
+        N_("the centre's time zone data (%(release)s) have no zone %(zone)s: install other data or change the zone"),
+    ),
+    (
+        r"what was due by the schedule before cannot be told any more: no time zone is called (?P<zone>\S+)",
+        N_("what was due by the schedule before, in %(zone)s, cannot be told any more"),
+    ),
+    (r"did you mean (?P<names>.+)\?", N_("did you mean %(names)s?")),
+    (
         r"clocks went from (?P<old>\S+) to (?P<new>\S+) since the one before",
         N_("clocks went from %(old)s to %(new)s since the one before"),
     ),

@@ -25,7 +25,7 @@ FILES = (
     "domain/zones.py", "web/job_fields.py", "web/pages/job_form.py", "catalog/jobs.py",
     "lifecycle/publish.py",
 )  # fmt: skip
-NAMES = {"hint", "why", "_HINT"}
+NAMES = {"hint", "why", "problem", "_HINT"}
 """Variables that hold a message on its way into an error."""
 
 
@@ -55,9 +55,9 @@ def _spoken() -> set[str]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
-                and node.func.id in ("Invalid", "Conflict", "Advice")
+                and node.func.id in ("Invalid", "NoZone", "Conflict", "Advice")
             ):
-                said = {"Conflict": 0, "Invalid": 1, "Advice": 2}[node.func.id]
+                said = {"Conflict": 0, "Invalid": 1, "NoZone": 1, "Advice": 2}[node.func.id]
                 given = node.args[said : said + 1]
                 given = given + [word.value for word in node.keywords if word.arg in ("hint", "why")]
             elif isinstance(node, ast.Assign) and {t.id for t in node.targets if isinstance(t, ast.Name)} & NAMES:

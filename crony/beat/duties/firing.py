@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from crony.beat import policy
+from crony.beat import holding, policy
 from crony.beat.commit import Step, Verdict
-from crony.beat.desk import Desk
+from crony.beat.duties.alerts import Undelivered
 from crony.beat.duties.cancelling import make_room
+from crony.beat.duty import Background
 from crony.beat.entries import JobEntry
+from crony.beat.handout import hand_out, line_up, skip_record
 from crony.beat.office import Office
-from crony.domain import afterend, ids
+from crony.domain import afterend, hint, ids
+from crony.domain.alert import Alert
 from crony.domain.livejob import LiveJob
-from crony.domain.outcome import Outcome, SkipReason
-from crony.domain.run import Done, Request, Trigger, UnknownRecord, Wait, WaitReason
+from crony.domain.run import Done, Request, Trigger, UnknownRecord
 from crony.domain.signing import BadSeal
+from crony.domain.streak import released
+from crony.errors import CronyError
 from crony.lifecycle.fire import fire
 from crony.lifecycle.move import Dispatch, Move
 from crony.lifecycle.note import note
-from crony.lifecycle.skip import skipped_fires
 
 log = logging.getLogger("crony.beat")
 
@@ -40,7 +44,6 @@ WARMING = 0.005
 """Seconds of one round spent on that."""
 FAR = 900
 """Seconds: a job not due within them keeps only its sealed text in memory."""
-IN_LINE = "its turn comes when what is under way has ended"
 
 
 class Trouble(Exception):
@@ -50,8 +53,9 @@ class Trouble(Exception):
 class Firing:
     """The duty on schedules."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, undelivered: Undelivered, delivery: Background) -> None:
         self._office = office
+        self._undelivered, self._delivery = undelivered, delivery
         self._heap: list[tuple[int, str]] = []
         self._due: dict[str, int] = {}
         self._late: deque[str] = deque()
@@ -88,6 +92,13 @@ class Firing:
             return 0.02
         return max(0.0, self._heap[0][0] - office.wall()) if self._heap else None
 
+    def plan_anew(self) -> None:
+        """Time zone data changed. Until a job is read again its old plan wakes it up; what is decided then goes by the
+        new data anyway. The ones that are due soonest are read first."""
+        jobs = (entry for entry in self._office.book.jobs.values() if entry.seen and entry.done is not None)
+        zoned = [each.id for each in jobs if each.done is None or not hint.timeless(each.done, each.seen)]
+        self._unread.extend(sorted(zoned, key=lambda job: self._due.get(job, math.inf)))
+
     # -- which job is due when -----------------------------------------------------------------
 
     def _learn(self) -> None:
@@ -98,7 +109,7 @@ class Firing:
             self._due.pop(job, None)
             if entry is None or entry.busy or not entry.seen or entry.done is None:
                 continue
-            if entry.done.due_seen == entry.seen and not entry.done.held:
+            if hint.trusted(entry.done, entry.seen):
                 self._plan(job, entry.done.due_at)
             else:
                 self._unread.append(job)
@@ -114,11 +125,11 @@ class Firing:
         try:
             live = self._known(entry, done)
             entry.problem = ""
-            if done.held and live.revision <= done.held_revision:
+            if holding.stays_held(done, live):
                 entry.problem = done.held
                 return
             due = live.next_due(done.upto_at)
-            if not live.deleted and (due is None or due - self._office.wall() > FAR):
+            if done.held or (not live.deleted and (due is None or due - self._office.wall() > FAR)):
                 self._unnoted[entry.id] = due
             self._plan(entry.id, due)
         except (BadSeal, UnknownRecord) as error:
@@ -150,9 +161,12 @@ class Firing:
             entry = office.book.jobs.get(job)
             if entry is None or entry.busy or entry.limbo or entry.done is None or not entry.seen:
                 continue
-            if entry.done.due_seen == entry.seen or self._due.get(job) != due:
+            if hint.trusted(entry.done, entry.seen) or self._due.get(job) != due:
                 continue
-            done = replace(entry.done, due_at=due, due_seen=entry.seen)
+            try:
+                done = hint.hinted(entry.document(office.webs), released(entry.done), due, entry.seen)
+            except (CronyError, ValueError):
+                continue  # it was read a moment ago; whoever reads it next says what is wrong with it
             move = note(office.keys, job, job_seen=entry.seen, done_seen=entry.done_seen, done=done)
             steps.append(self._step(entry, move))
         if steps:
@@ -247,15 +261,8 @@ class Firing:
             backfill = ids.request_id(), rest
         run = ids.fire_run_id(live.id, live.generation, plan.upto)
         ran = plan.upto in (*plan.fires[-1:], *plan.waits[-1:], *plan.rest[-1:])
-        after = replace(
-            done,
-            upto_at=plan.upto,
-            fires=done.fires + len(plan.fires) + len(plan.waits) + len(plan.rest),
-            held="",
-            held_revision=0,
-            held_for="",
-            held_at=0.0,
-        )
+        fires = done.fires + len(plan.fires) + len(plan.waits) + len(plan.rest)
+        after = replace(released(done), upto_at=plan.upto, fires=fires)
         after = afterend.fired(entry.document(office.webs), after, run if ran else "", now)
         due_at = afterend.known(entry.document(office.webs), after).next_due(plan.upto)
         move = fire(
@@ -263,7 +270,7 @@ class Firing:
             entry.id,
             job_seen=entry.seen,
             done_seen=entry.done_seen,
-            done=replace(after, due_at=due_at, due_seen=entry.seen),
+            done=hint.hinted(entry.document(office.webs), after, due_at, entry.seen),
             dispatches=dispatches,
             waits=waits,
             skips=[skip_record(live, skip, now) for skip in plan.skips],
@@ -273,9 +280,24 @@ class Firing:
             move = move.also(make_room(office, entry.id, now))
         return self._step(entry, move, dispatches, sum(skip.count for skip in plan.skips))
 
-    def _step(self, entry: JobEntry, move: Move, dispatches: Sequence[Dispatch] = (), skipped: int = 0) -> Step:
+    def _step(
+        self,
+        entry: JobEntry,
+        move: Move,
+        dispatches: Sequence[Dispatch] = (),
+        skipped: int = 0,
+        alert: Alert | None = None,
+    ) -> Step:
         entry.busy, seen = True, entry.done_seen
-        return Step(move, lambda verdict: self._settled(entry, verdict, seen, dispatches, skipped))
+
+        def settle(verdict: Verdict) -> None:
+            self._settled(entry, verdict, seen, dispatches, skipped)
+            if alert is not None and verdict is Verdict.DONE:
+                self._office.counts["alerts"] += 1
+                self._undelivered.more(1)
+                self._delivery.nudge()
+
+        return Step(move, settle)
 
     def _settled(
         self, entry: JobEntry, verdict: Verdict, seen: int, dispatches: Sequence[Dispatch], skipped: int
@@ -301,52 +323,13 @@ class Firing:
     # -- jobs that cannot be decided -----------------------------------------------------------
 
     def _hold(self, entry: JobEntry, done: Done, due: int | None, error: Exception) -> Step:
-        """Write down that the job does not fire and why; the instant that was due gets a record."""
-        reason = f"{type(error).__name__}: {error}"[:300]
-        log.error("job %s does not fire until it is edited: %s", entry.id, reason)
-        live = entry.document(self._office.webs)
-        skips = []
-        if due is not None and due > done.upto_at:
-            skipped = policy.Skipped(SkipReason.ERROR, due, due, 1, reason)
-            skips.append(skip_record(live, skipped, self._office.wall()))
-        held = replace(done, held=reason, held_revision=live.revision, held_for="", held_at=self._office.wall(),
-                       upto_at=max(done.upto_at, due or 0), due_seen=0)  # fmt: skip
-        move = note(self._office.keys, entry.id, job_seen=entry.seen, done_seen=entry.done_seen, done=held, skips=skips)
-        entry.problem = reason
-        return self._step(entry, move, skipped=len(skips))
+        """Write down that the job does not fire and why, and tell people; the instant that was due gets a record."""
+        office = self._office
+        held = holding.hold(office, entry, done, due, error, tell=self._undelivered.room > 0)
+        return self._step(entry, held.move, skipped=held.skipped, alert=held.alert)
 
     def _distrust(self, entry: JobEntry, error: Exception) -> None:
         """The document is not one a web signed, or not for this version: it does not fire, and nothing is written."""
         if entry.problem != str(error):
             log.error("job %s is not acted on: %s", entry.id, error)
             entry.problem = str(error)
-
-
-def hand_out(desk: Desk, live: LiveJob, instants: Iterable[int], now: float) -> tuple[list[Dispatch], list[Wait]]:
-    """The fires of a job, each for the best node, or waiting for a slot or a node."""
-    dispatches: list[Dispatch] = []
-    waits: list[Wait] = []
-    for instant in instants:
-        run = ids.fire_run_id(live.id, live.generation, instant)
-        envelope = desk.draft(live, run, trigger=Trigger.SCHEDULE.value, at=now, fire_at=instant)
-        placed = desk.place(envelope, at=now)
-        if isinstance(placed, Dispatch):
-            dispatches.append(placed)
-        else:
-            waits.append(placed)
-    return dispatches, waits
-
-
-def line_up(desk: Desk, live: LiveJob, instants: Iterable[int], now: float) -> list[Wait]:
-    """The fires of a job that wait for their turn, in order."""
-    drafts = (
-        desk.draft(live, ids.fire_run_id(live.id, live.generation, instant), trigger=Trigger.SCHEDULE.value, at=now,
-                   fire_at=instant)
-        for instant in instants
-    )  # fmt: skip
-    return [desk.park(draft, WaitReason.OVERLAP.value, at=now, detail=IN_LINE) for draft in drafts]
-
-
-def skip_record(live: LiveJob, skip: policy.Skipped, now: float) -> Outcome:
-    """What is kept of instants that the policy lets pass."""
-    return skipped_fires(live, skip.reason, skip.detail, first=skip.first, last=skip.last, count=skip.count, at=now)

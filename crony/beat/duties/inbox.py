@@ -12,8 +12,8 @@ from crony.beat import policy
 from crony.beat.commit import Step, Verdict
 from crony.beat.desk import allowed
 from crony.beat.duties import cancelling
-from crony.beat.duties.firing import IN_LINE, hand_out, line_up, skip_record
 from crony.beat.entries import Asked, JobEntry, own_run
+from crony.beat.handout import IN_LINE, hand_out, line_up, skip_record
 from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.livejob import LiveJob

@@ -14,9 +14,9 @@ from dataclasses import replace
 from crony.beat import policy
 from crony.beat.commit import Step, Verdict
 from crony.beat.duties.cancelling import make_room
-from crony.beat.duties.firing import IN_LINE
 from crony.beat.entries import JobEntry
 from crony.beat.entries import Waiting as Waits
+from crony.beat.handout import IN_LINE
 from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.job import Job

@@ -16,7 +16,16 @@ from crony.web.auth import VIEWER
 router = APIRouter(tags=["alerts"])
 
 Kind = Literal[
-    "run_failed", "run_held", "job_paused", "node_lost", "leader_changed", "queue_age", "not_kept", "unreadable"
+    "run_failed",
+    "run_held",
+    "job_paused",
+    "job_held",
+    "node_lost",
+    "leader_changed",
+    "tzdata",
+    "queue_age",
+    "not_kept",
+    "unreadable",
 ]
 Text = Annotated[str | None, Query(max_length=255)]
 

@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from crony.clock import SYSTEM, rfc3339
+from crony.domain import tzdata
 from crony.errors import CronyError
 from crony.store import runs as archive
 from crony.web.api.jobs import TheWeb
@@ -40,6 +41,7 @@ def readyz(web: TheWeb, request: Request, verbose: Annotated[str | None, Query(m
             *([f"etcd version: {health.etcd_facts.version}"] if health.etcd_facts else []),
             *_stopped(web),
             *_leaders(web),
+            f"time zone data: {_tzdata(web)}",
             f"database: {health.database or f'there ({health.database_ms:.1f} ms)'}",
         ]
     return Response("\n".join(lines) + "\n", 503 if down else 200, media_type="text/plain")
@@ -71,10 +73,26 @@ def _leaders(web: Web) -> list[str]:
     ]
 
 
+def _tzdata(web: Web) -> str:
+    """The releases that this web, which shows, and the centres, which decide, go by."""
+    try:
+        centres = web.live.centres().tzdata
+    except CronyError:
+        centres = {}
+    return "; ".join([f"web {tzdata.version()}", *(f"centre {name} {release}" for name, release in centres.items())])
+
+
 @router.get("/version", dependencies=[Depends(ANYBODY)])
-def version(web: TheWeb) -> dict[str, str]:
-    """Which Crony answers."""
-    return {"name": "crony", "version": web.version}
+def version(web: TheWeb) -> dict[str, str | None]:
+    """Which Crony answers; the time zone data by which it shows times, and those by which the leader decides."""
+    try:
+        centres = web.live.centres()
+        leader = centres.leaders.get(0)
+        facts = centres.running.get(leader.centre) if leader else None
+    except CronyError:
+        facts = None
+    leads = (facts.tzdata or None) if facts else None
+    return {"name": "crony", "version": web.version, "tzdata": tzdata.version(), "leader_tzdata": leads}
 
 
 @router.get("/metrics", dependencies=[Depends(VIEWER)])

@@ -19,7 +19,17 @@ router = APIRouter()
 
 KINDS = tuple(kind.value for kind in AlertKind)
 Kind = Literal[
-    "", "run_failed", "run_held", "job_paused", "node_lost", "leader_changed", "queue_age", "not_kept", "unreadable"
+    "",
+    "run_failed",
+    "run_held",
+    "job_paused",
+    "job_held",
+    "node_lost",
+    "leader_changed",
+    "tzdata",
+    "queue_age",
+    "not_kept",
+    "unreadable",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from crony.catalog import views
 from crony.catalog.views import SavedNotLive
 from crony.domain.run import Trigger
-from crony.errors import Conflict, NotFound, Unavailable
+from crony.errors import Conflict, Invalid, NotFound, Unavailable
 from crony.store import runs as archive
 from crony.store.cursor import Paged
 from crony.store.runs import Filter
@@ -85,7 +86,8 @@ def one(
     }
     if tab == "overview":
         lookup, standing = web.catalog.calendars.contents, view.standing if view.on else None
-        values["fires"] = views.preview(view.document, 10, job=view.id, lookup=lookup, standing=standing)
+        with contextlib.suppress(Invalid):  # it cannot be read any more: the page says so
+            values["fires"] = views.preview(view.document, 10, job=view.id, lookup=lookup, standing=standing)
         values["skips"] = archive.list_skips(web.db, job=view.id, limit=5).items
         moment = why.instant(at, infos[0].zone) if at else None
         values["answer"] = why.why(web, view.id, moment) if moment is not None else None
