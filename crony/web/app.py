@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from crony.errors import CronyError
+from crony.lifecycle.standing import NotTheirs
 from crony.settings import Settings
 from crony.web import api, pages, problems
 from crony.web.auth import PUBLIC, check_routes
@@ -65,6 +66,8 @@ def _answer(request: Request, error: Exception) -> Response:
     else:
         found = problems.as_error(error)
     path = request.scope["path"]
+    if isinstance(found, NotTheirs):
+        log.warning("a call to %s came with a token that is not that attempt's", path)
     answer = _chosen(request, path, found)
     if isinstance(error, HTTPException) and error.headers:
         answer.headers.update({key.lower(): value for key, value in error.headers.items()})

@@ -66,9 +66,7 @@ def test_a_completion_that_overtakes_the_acceptance_ends_the_attempt(client: Cli
     assert callee.outcome() == late.found and callee.places() == set()
 
 
-def test_a_service_that_answers_as_usual_is_ended_by_its_node_and_its_report_is_told_so(
-    client: Client, keys: Keys
-) -> None:
+def test_the_report_of_a_service_that_answered_as_usual_is_told_so(client: Client, keys: Keys) -> None:
     callee = Callee(client, keys).call()
     outcome = outcome_of(
         callee.told, Kind.FAILED, ended_at=1.0, fence=callee.fence, secret=callee.record.secret, reason="answered 500"

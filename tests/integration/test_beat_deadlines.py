@@ -13,7 +13,7 @@ from crony.domain.callback import Report, Token
 from crony.domain.run import Accepted
 from crony.etcd.keys import Keys
 from crony.lifecycle.accept import Waiting, accept
-from crony.lifecycle.complete import Told, complete
+from crony.lifecycle.complete import Contradicted, Told, complete
 from crony.lifecycle.enqueue import cancel
 from crony.lifecycle.heartbeat import heartbeat
 from crony.lifecycle.permit import permit, starting
@@ -31,19 +31,24 @@ def place(etcd: EtcdServer, keys: Keys) -> Iterator[Stage]:
         yield made
 
 
-def taken(node: FakeNode, message: Message, **changes: float) -> Token:
-    """The node calls, and its callee accepts; what the callee was given."""
-    client, keys, told, now = node.stage.client, node.stage.keys, message.envelope, time.time()
-    token = Token.new(message.queue, message.place)
-    claim = starting(node.incarnation, 1, node=node.name, at=now, secret=token.digest)
-    fence = permit(client, keys, message.queue, message.place, node.claim(message), claim)
+def called(node: FakeNode, message: Message) -> Token:
+    """The node calls; what the callee was given."""
+    stage, token = node.stage, Token.new(message.queue, message.place)
+    claim = starting(node.incarnation, 1, node=node.name, at=time.time(), secret=token.digest)
+    fence = permit(stage.client, stage.keys, message.queue, message.place, node.claim(message), claim)
     assert fence
-    record = Accepted(
-        told.run, message.sealed, told.attempt, fence, token.digest, now + told.deadline, told.heartbeat, node.name,
-        node.incarnation, now, now,
-    )  # fmt: skip
-    assert accept(client, keys, told, message.place, replace(record, **changes)) == Waiting()
     return token.under(fence)
+
+
+def taken(node: FakeNode, message: Message, **changes: float) -> Token:
+    """The node calls, and its callee accepts."""
+    told, now, token = message.envelope, time.time(), called(node, message)
+    record = Accepted(
+        told.run, message.sealed, told.attempt, token.fence, token.digest, now + told.deadline, told.heartbeat,
+        node.name, node.incarnation, now, now,
+    )  # fmt: skip
+    assert accept(node.stage.client, node.stage.keys, told, message.place, replace(record, **changes)) == Waiting()
+    return token
 
 
 def first(node: FakeNode) -> Message:
@@ -112,6 +117,43 @@ def test_an_accepted_run_is_in_the_way_of_the_next_one(place: Stage) -> None:
     assert place.waits()[following].reason == "overlap" and not node.messages()
     complete(place.client, place.keys, run, 1, token, Report(True))
     assert first(node).run == following
+
+
+def test_a_node_lost_during_the_call_takes_the_attempt_with_it(place: Stage) -> None:
+    doomed = place.node("n1")
+    place.lead()
+    run = place.ask(place.publish(retry=RETRY, **{"async": LONG})).run
+    token = called(doomed, first(doomed))
+    doomed.vanish()
+    heir = place.node("n2")
+    second = until(heir.messages, 15, "attempt 2")[0]
+    with pytest.raises(Contradicted) as caught:
+        complete(place.client, place.keys, run, 1, token, Report(True))
+    assert caught.value.members == {"outcome": "lost", "attempt": 2}
+    heir.end(second, heir.claim(second))
+
+
+def test_its_slot_stays_taken_until_it_ends_however_that_comes(place: Stage) -> None:
+    node = place.node("n1", capacity=10)
+    place.lead()
+    place.pool("one", 1)
+    short, long = ({"async": {"deadline": time_}} for time_ in ("1s", "1h"))
+    documents = [short, long, long, {}]
+    jobs = [place.publish(overlap="allow", limits=["pool:one"], **document) for document in documents]
+    runs = [place.ask(job).run for job in jobs]
+    for run, how in zip(runs, ("late", "completed", "cancelled", "last"), strict=True):
+        message = until(lambda run=run: [m for m in node.messages() if m.run == run], 15, f"{run} to have its turn")[0]
+        assert place.slots() == {"one/0": run} and len(node.messages()) == 1
+        if how == "last":
+            break
+        token = taken(node, message)
+        assert place.slots() == {"one/0": run} and not node.messages(), "kept while it is accepted"
+        if how == "completed":
+            complete(place.client, place.keys, run, 1, token, Report(True))
+        elif how == "cancelled":
+            cancel(place.client, place.keys, run)
+    outs = [place.outs()[run, "1"].kind for run in runs[:3]]
+    assert outs == ["timed_out", "succeeded", "cancelled"]
 
 
 def test_the_next_leader_goes_on_watching(place: Stage) -> None:

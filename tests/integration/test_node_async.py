@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -18,10 +19,10 @@ from crony.domain.node import NodeFacts
 from crony.domain.run import Accepted
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
-from crony.lifecycle.complete import Told, complete
+from crony.lifecycle.complete import Contradicted, Told, complete
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.node import ROOT, Leader, NodeProcess, running_node
-from tests.helpers.service import Asked, service
+from tests.helpers.service import Asked, service, talker
 from tests.helpers.wait import until
 
 ACCEPT = f"cd {ROOT} && {sys.executable} -m crony accept"
@@ -151,6 +152,21 @@ def test_a_shell_command_hands_over_by_a_file(made: Made, tmp_path: Any) -> None
         assert (out.kind, out.code) == expected
     plain = leader.ended(leader.send(made.facts, {"kind": "shell", "script": ACCEPT}))
     assert (plain.kind, plain.code) == ("failed", 2), "nobody would wait"
+
+
+def test_a_report_after_a_call_without_an_answer_is_told_how_it_was_ended(made: Made) -> None:
+    leader, calls = made.leader, list[bytes]()
+
+    def hang_up(connection: socket.socket) -> None:
+        calls.append(connection.recv(65536))
+
+    with talker(hang_up) as url:
+        run = leader.send(made.facts, http(url), **LATER)
+        assert leader.ended(run).kind == "unknown"
+    head = dict(line.split(": ", 1) for line in calls[0].decode().split("\r\n") if ": " in line)
+    with pytest.raises(Contradicted) as caught:
+        complete(leader.client, leader.keys, run, 1, Token.read(head["X-Crony-Token"]), Report(True))
+    assert caught.value.members == {"outcome": "unknown", "attempt": 1}
 
 
 def test_a_cancel_that_comes_with_the_acceptance_ends_it(made: Made) -> None:

@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from crony.domain.callback import Token
 from crony.domain.outcome import Kind
-from crony.workers.attempt import Verdict
+from crony.workers.attempt import NotAsynchronous, Verdict
+from crony.workers.calling import Callback
+from crony.workers.executor import NO_CALLBACK, _Execution
 from crony.workers.interrupt import INTERRUPTER
 from crony.workers.process import Process
 from crony.workers.runners import python
@@ -45,6 +48,27 @@ def action(task: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 def run(parts: Process, what: dict[str, Any], **changes: Any) -> Verdict:
     return python.run(attempts.attempt(parts, what, **changes))
+
+
+def test_a_function_hands_over_and_the_run_waits_for_somebody_else(parts: Process) -> None:
+    told = attempts.attempt(parts, action("add", 1), deadline=60.0)
+    with pytest.raises(NotAsynchronous, match="async"):
+        told.defer()
+    token = Token.new(told.held.queue, told.held.place).under(told.held.fence)
+    told.callback = Callback.of(told.envelope, token, api="https://crony", now=1000.0)
+    assert python.run(told) == Verdict(Kind.SUCCEEDED, result=1), "an answer at once is one"
+    assert told.defer().url == "https://crony/api/v1/runs/j1.1.1700000000/attempts/1"
+    assert python.run(told).accepted
+    failing = attempts.attempt(parts, action("fail", "no"))
+    failing.callback, failing.deferred = told.callback, True
+    assert python.run(failing).kind is Kind.FAILED, "handed over and failed is failed"
+    assert token.secret not in repr(told.callback)
+
+
+def test_a_node_that_cannot_say_where_to_call_back_refuses(parts: Process) -> None:
+    told = attempts.attempt(attempts.process(Path(parts.settings.spool_dir), api=""), action("add", 1), deadline=60.0)
+    verdict = _Execution(told.process, told.held, "", told.envelope)._run()
+    assert verdict == Verdict(Kind.REFUSED, NO_CALLBACK)
 
 
 def test_arguments_and_result(parts: Process) -> None:

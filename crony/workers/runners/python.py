@@ -7,7 +7,6 @@ exception raised inside it. In other threads that is not possible: the attempt e
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import signal
 import threading
@@ -20,13 +19,12 @@ from celery import current_app
 from celery.app.task import Task
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
+from crony.domain.callback import kept
 from crony.domain.outcome import Kind
 from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.capture import captured
 from crony.workers.interrupt import INTERRUPTER, Stop, in_pool_process
 
-RESULT_LIMIT = 1024
-"""A result of at most this many bytes of JSON is kept."""
 STUBBORN = 5.0
 """A function that ignores its stop for this many seconds loses its process (prefork), or is left behind."""
 LOCKED = 5.0
@@ -80,7 +78,7 @@ class _Call:
             value = INTERRUPTER.call(function, self) if self._stoppable else function()
             if self._attempt.deferred:
                 return ACCEPTED
-            return Verdict(Kind.SUCCEEDED, result=_kept(value))
+            return Verdict(Kind.SUCCEEDED, result=kept(value))
         except Stop:
             return self._stopped("the function was stopped")
         except (KeyboardInterrupt, WorkerShutdown, WorkerTerminate):
@@ -157,13 +155,3 @@ def _trace(error: BaseException) -> str:
     own = [frame for frame in frames if frame.filename != __file__ and not frame.filename.endswith("interrupt.py")]
     told = [*traceback.format_list(own), *traceback.format_exception_only(error)]
     return "Traceback (most recent call last):\n" + "".join(told)
-
-
-def _kept(value: Any) -> Any:
-    """The result as it can be kept: itself when it is small JSON, else a marker saying what it was."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        return {"not_json": type(value).__name__}
-    size = len(text.encode(errors="backslashreplace"))
-    return value if size <= RESULT_LIMIT else {"truncated": True, "bytes": size}
