@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import crony_sdk
 import pytest
@@ -36,6 +37,14 @@ def web(asked: Asked) -> tuple[int, dict[str, str], bytes]:
 
 
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[crony_sdk.Service] = []
+
+    class Service(crony_sdk.Service):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    monkeypatch.setattr(crony_sdk, "Service", Service)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "tutorial"}
     with service(web) as api:
@@ -44,10 +53,8 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         for line, block in blocks("python"):
             exec(compile("\n" * line + block, str(README), "exec"), names)
     assert "succeeded {'closed': 'us'}\nclosed us\n" in capsys.readouterr().out
-    made = names["service"]
-    assert isinstance(made, crony_sdk.Service)
-    made.close(0)
-    made.outbox.close(0)
+    for each in made:
+        each.close(0)
     for spool in ("spool", "spool-with-ca"):
         crony_sdk.open_outbox(spool).close(0)
     assert len(blocks("python")) >= 8 and "django" in sys.modules
