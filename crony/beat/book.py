@@ -13,10 +13,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from crony.beat.entries import Asked, Awaited, JobEntry, NodeEntry, Presence, Queued, Waiting
+from crony.beat.entries import (
+    Asked,
+    Awaited,
+    Filling,
+    JobEntry,
+    NodeEntry,
+    Presence,
+    Queued,
+    Waiting,
+    backfill_of,
+)
 from crony.beat.load import Load
 from crony.beat.pools import Pools
-from crony.beat.sorting import job_of
+from crony.beat.sorting import filled_by, job_of
 from crony.domain.ids import parse_run_id, place_ident
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.queues import node_of, own
@@ -41,6 +51,8 @@ class News:
     """Accepted runs that are new, or of which a sign of life came."""
     inbox: bool = False
     ends: bool = False
+    backfills: set[str] = field(default_factory=set)
+    """Backfills that changed, or some of whose runs did."""
     queues: bool = False
     """A claim was released, or a node changed."""
     outs: bool = False
@@ -63,6 +75,7 @@ class Book:
         self.requests: dict[str, Asked] = {}
         self.ends: dict[str, Asked] = {}
         """Requests that tell of an awaited end."""
+        self.backfills: dict[str, Filling] = {}
         self.waits: dict[str, Waiting] = {}
         self.queued: dict[tuple[str, str], Queued] = {}
         self.places: dict[str, tuple[str, str]] = {}
@@ -85,6 +98,8 @@ class Book:
         """Rises whenever the set of nodes, what they can do, or the stop switch changes."""
         self.news = News()
         self._live: dict[str, dict[str, int]] = {}
+        self._filled: dict[str, set[str]] = {}
+        """Backfill -> its live runs."""
         self._lines: dict[str, set[str]] = {}
         """Job -> runs that wait for their turn."""
         self._graves: dict[str, int] = {}
@@ -100,8 +115,17 @@ class Book:
         return self.mods.get(key, 0)
 
     def live(self, job: str) -> list[str]:
-        """Runs of a job that count for overlap: all live ones but those that wait for a moment their caller chose."""
-        return [run for run in self._live.get(job, ()) if not self._sleeps(run)]
+        """Runs of a job that count for overlap: all live ones but those of backfills, and those that wait for a moment
+        their caller chose."""
+        return [run for run in self._live.get(job, ()) if not self._sleeps(run) and not filled_by(run)]
+
+    def has_runs(self, job: str) -> bool:
+        """Whether any run of a job is alive, whatever its kind."""
+        return job in self._live
+
+    def filled(self, backfill: str) -> set[str]:
+        """Live runs of a backfill."""
+        return self._filled.get(backfill, set())
 
     def line(self, job: str) -> list[str]:
         """Runs of a job that wait until another one has ended, first come first."""
@@ -173,10 +197,15 @@ class Book:
                 if asked.request is not None and asked.request.kind == "ended":
                     if self.part.has(job_of(asked.request.run)):  # the leader of shard 0 puts those of all shards
                         self.ends[ident], self.news.ends = asked, True
+                        self.news.backfills.add(filled_by(asked.request.run))
                     return
                 self._unblock(self.requests.get(ident))
                 self.requests[ident] = asked
                 self.news.inbox = True
+            case ["run", "backfill", ident]:
+                self._unblock(self.backfills.get(ident))
+                self.backfills[ident] = Filling(ident, value, revision, backfill_of(ident, value))
+                self.news.backfills.add(ident)
             case ["run", "wait", run]:
                 self._enter(run, run not in self.waits)
                 self._unblock(self.waits.get(run))
@@ -252,6 +281,8 @@ class Book:
             case ["run", "in", ident]:
                 self.ends.pop(ident, None)
                 self._unblock(self.requests.pop(ident, None))
+            case ["run", "backfill", ident]:
+                self._unblock(self.backfills.pop(ident, None))
             case ["run", "wait", run]:
                 self._unblock(self.waits.pop(run, None))
                 self._stand(run)
@@ -332,7 +363,7 @@ class Book:
         if entry is not None and not entry.seen and not entry.done_seen:
             del self.jobs[job]
 
-    def _unblock(self, item: Asked | Waiting | None) -> None:
+    def _unblock(self, item: Asked | Filling | Waiting | None) -> None:
         """The record changed, so an unanswered transaction about it can no longer happen, or has happened."""
         if item is not None and item.blocks is not None:
             item.blocks.busy = False
@@ -343,6 +374,8 @@ class Book:
         if new:
             places = self._live.setdefault(job_of(run), {})
             places[run] = places.get(run, 0) + 1
+            if backfill := filled_by(run):
+                self._filled.setdefault(backfill, set()).add(run)
 
     def _leave(self, run: str) -> None:
         job = job_of(run)
@@ -351,9 +384,18 @@ class Book:
             places[run] -= 1
         else:
             places.pop(run, None)
+            self._unfill(run)
         if not places:
             self._live.pop(job, None)
         self._next_in(job)
+
+    def _unfill(self, run: str) -> None:
+        if backfill := filled_by(run):
+            runs = self._filled.get(backfill, set())
+            runs.discard(run)
+            if not runs:
+                self._filled.pop(backfill, None)
+            self.news.backfills.add(backfill)
 
     def _stand(self, run: str) -> None:
         """Note whether a run stands in a line: its record is new, or gone."""

@@ -66,7 +66,7 @@ class Desk:
             on_node_loss=job.on_node_loss,
             on_cut=job.on_cut,
             pools=list(job.limits),
-            awaited=bool(job.pause_after) or (job.after_end and trigger == Trigger.SCHEDULE),
+            awaited=bool(job.pause_after) or trigger == (Trigger.SCHEDULE if job.after_end else Trigger.BACKFILL),
         )
 
     def draft_task(self, request: Request) -> Envelope:

@@ -7,13 +7,15 @@ import re
 from dataclasses import dataclass
 
 from crony.domain import ids
+from crony.domain.backfill import Backfill
 from crony.domain.livejob import LiveJob
 from crony.domain.node import NodeFacts
 from crony.domain.queues import node_of
-from crony.domain.run import Accepted, Claim, Done, Request, Wait
+from crony.domain.run import Accepted, Claim, Done, Request, UnknownRecord, Wait
 from crony.domain.signing import BadSeal, Verifier, peek
 from crony.transport_etcd import message as wire
 
+_BACKFILL = re.compile(r"b[0-9a-z]{20}")
 _RUN = re.compile(r"[0-9a-z]+\.[0-9]+\.[0-9a-z]+")
 
 
@@ -86,6 +88,43 @@ class Asked:
     rest_until: float = 0.0
     put_off: bool = False
     """It rests because something about its job is under way, not because of itself."""
+
+
+@dataclass(slots=True, eq=False)
+class Filling:
+    """A backfill."""
+
+    id: str
+    value: bytes
+    seen: int
+    record: Backfill | None
+    busy: bool = False
+    impossible: str = ""
+    """Why its next run can never be put; found out when it was tried."""
+    blocks: JobEntry | None = None
+    """As for a request: its unanswered step may still arrive."""
+    rest_until: float = 0.0
+
+
+def backfill_of(ident: str, value: bytes) -> Backfill | None:
+    """The record under `run/backfill/<ident>`, None when it is none that can be acted on: anybody may write one."""
+    try:
+        record = Backfill.read(value)
+        whole = (record.after_at, record.until_at, record.parallel, record.total, record.made, record.generation)
+        counts = (record.succeeded, record.failed, record.cancelled, *record.fires)
+        texts = (record.job, record.name, record.trigger, record.schedule, record.order, record.stop, record.by)
+        sound = (
+            record.id == ident
+            and _BACKFILL.fullmatch(ident) is not None
+            and all(type(number) is int and number >= 0 for number in (*whole, *counts))
+            and all(isinstance(text, str) for text in texts)
+            and isinstance(record.params, dict)
+            and isinstance(record.ended_at, int | float)
+        )
+        own_run(record.run_of(0))
+        return record if sound else None
+    except (UnknownRecord, ValueError, TypeError, AttributeError):
+        return None
 
 
 @dataclass(slots=True, eq=False)

@@ -19,6 +19,7 @@ from crony.beat.duties.ages import Ages
 from crony.beat.duties.alerts import Room as AlertRoom
 from crony.beat.duties.alerts import Undelivered
 from crony.beat.duties.announcing import Announcing
+from crony.beat.duties.backfilling import Backfilling
 from crony.beat.duties.compaction import Room
 from crony.beat.duties.deadlines import Deadlines
 from crony.beat.duties.ends import Ends
@@ -123,6 +124,7 @@ class Leader:
             firing,
             Inbox(self.office),
             Ends(self.office, undelivered, room),
+            Backfilling(self.office),
             Waiting(self.office),
             Failover(self.office),
             Deadlines(self.office),

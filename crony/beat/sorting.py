@@ -27,7 +27,7 @@ class Sorter:
         match key[self._root :].split("/"):
             case ["job" | "done", job]:
                 return shard_of(job, self.count)
-            case ["run", "in", _]:  # whose it was a deletion does not tell
+            case ["run", "in" | "backfill", _]:  # whose it was a deletion does not tell
                 return ALL if value is None else self._run_or_job(*_asked(value))
             case ["run", "wait" | "acc" | "beat" | "join" | "out", run, *_] | ["cmd", _, run]:
                 return self._run_or_job(run)
@@ -45,6 +45,16 @@ def job_of(run: str) -> str:
     """The job of a run; empty for what is not a run id."""
     try:
         return parse_run_id(run).job
+    except ValueError:
+        return ""
+
+
+def filled_by(run: str) -> str:
+    """The backfill that made a run; empty for every other run."""
+    if ".b" not in run:  # most are not, and this is asked of all
+        return ""
+    try:
+        return parse_run_id(run).backfill
     except ValueError:
         return ""
 

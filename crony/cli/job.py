@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from datetime import datetime
 from typing import Any
 
 import click
@@ -13,15 +11,17 @@ import yaml
 
 from crony.cli import show
 from crony.cli.api import Api, api_option, items, segment
+from crony.cli.backfill import ask as ask_for_backfill
 from crony.cli.documents import read_documents, read_text
 from crony.cli.follow import follow_run
+from crony.cli.given import moment, pairs
 from crony.cli.show import output_option
 from crony.errors import CronyError, Invalid
 
 
 @click.group()
 def job() -> None:
-    """Jobs: create, list, get, why, run, pause, resume, delete."""
+    """Jobs: create, list, get, why, run, backfill, pause, resume, delete."""
 
 
 @job.command()
@@ -186,12 +186,12 @@ def run(
     if patience is not None and not wait:
         raise click.UsageError("--timeout says how long to --wait; for the run itself there is --run-timeout.")
     wanted = {
-        "params": _pairs(params, "-p", typed=True),
+        "params": pairs(params, "-p", typed=True),
         "idempotency_key": idempotency_key,
         "delay": delay,
         "at": at,
         "priority": priority,
-        "labels": _pairs(labels, "--label"),
+        "labels": pairs(labels, "--label"),
         "timeout": run_timeout,
         "retries": retries,
     }
@@ -216,7 +216,7 @@ def run(
 @output_option
 def why(name: str, at: str, api: Api, form: str) -> None:
     """Say why a job did, or did not, run at a moment, from records only."""
-    found = api.get(f"jobs/{segment(name)}/why", at=_moment(at))
+    found = api.get(f"jobs/{segment(name)}/why", at=moment(at))
     if form == "json":
         return show.data(found)
     click.echo(show.plain(found["sentence"]))
@@ -275,6 +275,7 @@ def _switch(action: str, word: str) -> click.Command:
 _UNTIL = click.option("--until", metavar="TIME", help="It goes on by itself after this (RFC 3339 with offset).")
 job.add_command(_UNTIL(_switch("pause", "paused")))
 job.add_command(_switch("resume", "resumed"))
+job.add_command(ask_for_backfill)
 
 
 def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -299,7 +300,7 @@ def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
             raise click.UsageError("--dialect goes with --cron.")
         document["schedule"]["dialect"] = given["dialect"]
     document["action"] = _action(given)
-    if params := _pairs(given["params"], "-p", typed=True):
+    if params := pairs(given["params"], "-p", typed=True):
         document["params"] = params
     for field in ("description", "timeout", "pause_after", "overlap", "overlap_limit", "priority"):
         if given[field] is not None:
@@ -312,7 +313,7 @@ def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
     routing = {
         "strategy": given["strategy"],
         "queue": given["queue"],
-        "labels": _pairs(given["labels"], "--label"),
+        "labels": pairs(given["labels"], "--label"),
         "node": given["node"],
     }
     if any(routing.values()):
@@ -339,39 +340,10 @@ def _action(given: dict[str, Any]) -> dict[str, Any]:
         return {"kind": "python", "task": given["task"]}
     action: dict[str, Any] = {"kind": "http", "method": given["method"] or "GET", "url": given["http"]}
     if given["headers"]:
-        action["headers"] = _pairs(given["headers"], "--header", separator=":")
+        action["headers"] = pairs(given["headers"], "--header", separator=":")
     if given["body"]:
         action["body"] = read_text(given["body"][1:]) if given["body"].startswith("@") else given["body"]
     return action
-
-
-def _moment(text: str) -> str:
-    """RFC 3339 of what was written; what is no time is left to the server to refuse."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    return (moment if moment.tzinfo else moment.astimezone()).isoformat()
-
-
-def _pairs(texts: tuple[str, ...], option: str, *, typed: bool = False, separator: str = "=") -> dict[str, Any]:
-    pairs: dict[str, Any] = {}
-    for text in texts:
-        key, found, value = text.partition(separator)
-        key = key.strip()
-        parsed: Any = value.strip() if separator == ":" else value
-        if typed and key.endswith(":"):
-            key = key[:-1]
-            try:
-                parsed = json.loads(value)
-            except (ValueError, RecursionError):
-                raise Invalid(option, f"{value!r} is not JSON", hint="text needs no colon: -p key=value") from None
-        if not found or not key:
-            raise Invalid(option, f"{text!r} is not KEY{separator}VALUE")
-        if key in pairs:
-            raise Invalid(option, f"{key!r} is given twice")
-        pairs[key] = parsed
-    return pairs
 
 
 def _schedule(schedule: Any) -> str:

@@ -17,6 +17,7 @@ COMMANDS = {
     "job": ("crony.cli.job:job", "jobs: create, list, get, run, pause, resume, delete"),
     "run": ("crony.cli.run:run", "runs: list, get, output, wait, cancel"),
     "accept": ("crony.cli.accept:accept", "in a shell job: its work goes on elsewhere"),
+    "backfill": ("crony.cli.backfill:backfill", "backfills: list, get, cancel"),
     "schedule": ("crony.cli.schedule:schedule", "schedules: explain"),
     "node": ("crony.cli.node:node", "nodes: list, set"),
     "calendar": ("crony.cli.calendar:calendar", "calendars: list, show, apply, delete"),

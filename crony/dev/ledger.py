@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crony.dev.audit import Definition, Facts
+from crony.domain.backfill import Backfill
 from crony.domain.ids import parse_run_id, place_ident
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Done, Request, UnknownRecord
+from crony.domain.run import Done, UnknownRecord
 from crony.domain.signing import peek
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys, prefix_end
@@ -123,7 +124,7 @@ class Ledger:
                 self._run(run)
             case ["run", "q", _, "m", place]:
                 self._run(place_ident(place))
-            case ["run", "in", _]:
+            case ["run", "backfill", _]:
                 self._backfill(value)
 
     def _cursor(self, ident: str, value: bytes) -> None:
@@ -174,11 +175,11 @@ class Ledger:
     def _backfill(self, value: bytes) -> None:
         # The rest of a `fire_all`: named before each of its fires becomes a run of its own.
         try:
-            request = Request.read(value)
+            rest = Backfill.read(value)
         except UnknownRecord:
             return
-        for at in request.fires:
-            self._run(f"{request.job}.{request.generation}.{at}")
+        for at in rest.fires:
+            self._run(rest.run_of(at))
 
     def _outcome(self, run: str, attempt: str, value: bytes, mod: int, *, fresh: bool) -> None:
         try:

@@ -8,6 +8,8 @@ import time
 from typing import NamedTuple
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_BACKFILL = 21
+"""Characters of a backfill's id."""
 
 
 def fresh(prefix: str) -> str:
@@ -50,6 +52,12 @@ class RunId(NamedTuple):
         """Nominal UTC second of the fire, or None for a manual, API or backfill run."""
         return int(self.suffix) if self.suffix.isdigit() else None
 
+    @property
+    def backfill(self) -> str:
+        """The backfill that made it; empty for every other run."""
+        ident, instant = self.suffix[:_BACKFILL], self.suffix[_BACKFILL:]
+        return ident if ident.startswith("b") and instant.isdigit() else ""
+
 
 def fire_run_id(job: str, generation: int, second: int) -> str:
     """The name of a fire (D4): the same fire has the same name on every leader."""
@@ -59,6 +67,22 @@ def fire_run_id(job: str, generation: int, second: int) -> str:
 def fresh_run_id(job: str, generation: int) -> str:
     """A run that no schedule asked for."""
     return f"{job}.{generation}.{fresh('m')}"
+
+
+def backfill_id() -> str:
+    """A new id of a backfill."""
+    return fresh("b")
+
+
+def keyed_backfill_id(job: str, key: str) -> str:
+    """The id of the backfill of a job that an idempotency key stands for."""
+    number = int.from_bytes(hashlib.sha256(f"{job}\0{key}".encode("utf-8", "surrogatepass")).digest()[:13])
+    return "b" + "".join(_ALPHABET[number >> 5 * place & 31] for place in range(_BACKFILL - 1))
+
+
+def backfill_run_id(job: str, generation: int, backfill: str, second: int) -> str:
+    """A run of a backfill for an instant: not the name of the fire, which may have run already (S10)."""
+    return f"{job}.{generation}.{backfill}{second}"
 
 
 def parse_run_id(run: str) -> RunId:

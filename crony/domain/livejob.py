@@ -47,11 +47,12 @@ class Replaced(NamedTuple):
 
     def schedules(self, job: str) -> tuple[Schedule, ...]:
         """The parsed schedules, as the job of that id has them."""
-        return resolved(_parsed(self.schedule), job)
+        return resolved(parsed_schedules(self.schedule), job)
 
 
 @lru_cache(maxsize=65536)
-def _parsed(text: str) -> tuple[Schedule, ...]:
+def parsed_schedules(text: str) -> tuple[Schedule, ...]:
+    """A `schedule` field as JSON text, parsed once. Raises `Invalid`."""
     return parse_schedules(json.loads(text))
 
 
@@ -395,7 +396,7 @@ class LiveJob:
 
 
 def _timing_of(document: Mapping[str, Any], job: str) -> tuple[bool, tuple[Schedule, ...], int]:
-    schedules = resolved(_parsed(_text(document.get("schedule"))), job)
+    schedules = resolved(parsed_schedules(_text(document.get("schedule"))), job)
     return flag(document.get("enabled", True), "enabled"), schedules, parse_pause(document.get("paused_until"))
 
 

@@ -41,6 +41,7 @@ class Trigger(StrEnum):
     MANUAL = "manual"
     API = "api"
     ENQUEUE = "enqueue"
+    BACKFILL = "backfill"
 
 
 class WaitReason(StrEnum):
@@ -190,7 +191,7 @@ class Request(Record):
     """`run/in/<id>`: what somebody asks of the leader."""
 
     kind: str
-    """run, cancel, unhold, backfill; ended: a run that something waits for is over, told by whoever settles outcomes"""
+    """run, cancel, unhold; ended: a run that something waits for is over, told by whoever settles outcomes"""
     run: str = ""
     job: str = ""
     name: str = ""
@@ -209,8 +210,6 @@ class Request(Record):
     by: str = ""
     """Who asked: user, token or process."""
     requested_at: float = 0.0
-    fires: list[int] = field(default_factory=list)
-    """kind backfill: nominal seconds still to dispatch (rest of a `fire_all`)."""
     reason: str = ""
     outcome: str = ""
     """kind ended: the kind of the outcome that was final, and below which revision ran and when it ended."""

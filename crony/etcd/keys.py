@@ -138,6 +138,10 @@ class Keys:
         """A request to the leader."""
         return f"{self.root}run/in/{ident}"
 
+    def backfill(self, ident: str) -> str:
+        """A backfill: what is left of it and how far it got; empty: the prefix of all of them."""
+        return f"{self.root}run/backfill/{ident}"
+
     def run_wait(self, run: str) -> str:
         """A run that waits: retry, delay, no node, hold, or its attempt just ended."""
         return f"{self.root}run/wait/{run}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crony.domain.outcome import Outcome
-from crony.domain.run import Request, Wait
+from crony.domain.run import Wait
 from crony.etcd.keys import Keys
 from crony.lifecycle.move import Dispatch, Move, sent
 
@@ -20,12 +20,11 @@ def admit(
     waits: Sequence[Wait] = (),
     skips: Sequence[Outcome] = (),
     end: Outcome | None = None,
-    rest: Request | None = None,
 ) -> Move:
     """Take the request off and put what it becomes.
 
     `job` is (id, revision seen) of the job key it was decided from; None for the implicit job of a task, which has
-    no key. `end` is the final record of a run that never starts (refused). `rest` is what remains of a backfill.
+    no key. `end` is the final record of a run that never starts (refused).
     """
     out = sent(keys, dispatches)
     puts = {**out.puts}
@@ -36,9 +35,7 @@ def admit(
     seen = {**out.seen, keys.run_in(request): request_seen}
     if job is not None:
         seen[keys.job(job[0])] = job[1]
-    if rest is not None:
-        puts[keys.run_in(request)] = rest.encode()
-    return Move(seen, out.alive, puts=puts, deletes=() if rest is not None else (keys.run_in(request),))
+    return Move(seen, out.alive, puts=puts, deletes=(keys.run_in(request),))
 
 
 def set_aside(keys: Keys, request: str, *, request_seen: int, value: bytes) -> Move:

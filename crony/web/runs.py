@@ -9,7 +9,7 @@ from typing import Any
 from crony.clock import SYSTEM
 from crony.domain.grounds import Grounds
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Beat, State, WaitReason
+from crony.domain.run import Beat, State, Trigger, WaitReason
 from crony.errors import NotFound, Unavailable
 from crony.lifecycle.look import LiveRun
 from crony.store import runs as archive
@@ -88,8 +88,8 @@ class Run:
 
     @property
     def lateness(self) -> float | None:
-        """Seconds from the nominal instant (or the request) to the first start."""
-        due = self.fire_at if self.fire_at is not None else self.requested_at
+        """Seconds from the nominal instant (or the request) to the first start; a backfill is not late by years."""
+        due = self.fire_at if self.fire_at is not None and self.trigger != Trigger.BACKFILL else self.requested_at
         return None if due is None or self.started_at is None else self.started_at - due
 
 

@@ -110,7 +110,7 @@ def test_fire_all_goes_on_as_a_backfill(place: Stage) -> None:
     )
     place.lead()
     due = until(lambda: len(found := place.fires(job)) >= 70 and found, 10, "the whole backfill")
-    until(lambda: not place.requests(), 10, "the backfill request to go")
+    until(lambda: not place.client.count(place.keys.backfill("")), 10, "the backfill to go")
     assert len(due) == len(set(due)) and due[0] > now - 70 * 60 and all(instant % 60 == 0 for instant in due)
     assert place.skips(job) == []
 
@@ -195,7 +195,7 @@ def test_a_script_of_quotes_catches_up_one_hour(place: Stage) -> None:
     )
     place.lead()
     due = until(lambda: len(found := place.fires(job)) >= 20 and found, 20, "all of them")
-    until(lambda: not place.requests(), 10, "the backfill to be through")
+    until(lambda: not place.client.count(place.keys.backfill("")), 10, "the backfill to be through")
     assert due[:20] == list(range(now - now % 60 - 1140, now - now % 60 + 1, 60)) and not place.skips(job)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from crony.domain import ids
+from crony.domain.backfill import Backfill
 from crony.domain.outcome import Kind
 from crony.domain.run import Request
 from crony.etcd.keys import Keys
@@ -181,12 +182,14 @@ def test_a_run_id_that_is_part_of_no_key_of_ours_is_set_aside(place: Stage) -> N
     assert not place.messages() and not place.outs() and not place.waits()
 
 
-def test_a_backfill_that_became_too_large_leaves_a_record(place: Stage) -> None:
+def test_the_rest_of_a_fire_all_that_became_too_large_leaves_a_record(place: Stage) -> None:
     place.node("n1")
     narrow(place.centres[0], 200 * 1024)
     job = place.publish({"action": {"kind": "shell", "script": '"' * 30_000}}, overlap="allow")
-    place.request(Request("backfill", job=job.id, name=job.name, generation=1, fires=[1_700_000_000, 1_700_000_060]))
-    until(lambda: not place.requests(), 10, "it to be given up")
+    rest = Backfill(ids.backfill_id(), job.id, job.name, 1, "schedule", fires=[1_700_000_000, 1_700_000_060])
+    place.client.put(place.keys.backfill(rest.id), rest.encode())
+    until(lambda: place.skips(job), 10, "it to be given up")
+    assert place.client.count(place.keys.backfill("")) == 0
     (skip,) = place.skips(job)
     assert (skip.reason, skip.count, skip.to_at) == ("error", 2, 1_700_000_060) and "too large" in skip.detail
 

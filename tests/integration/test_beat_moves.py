@@ -9,6 +9,7 @@ import pytest
 
 from crony.domain import ids
 from crony.domain.alert import node_lost
+from crony.domain.backfill import Backfill
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done, Envelope, Request, Wait
 from crony.domain.shards import Part
@@ -18,6 +19,8 @@ from crony.etcd.txn import create
 from crony.lifecycle.admit import admit, set_aside
 from crony.lifecycle.alert import LastLeader, sent, take_the_lead, tell
 from crony.lifecycle.archive import archive
+from crony.lifecycle.backfill import advance
+from crony.lifecycle.backfill import forget as forget_backfill
 from crony.lifecycle.cancel import cancel, drop, order
 from crony.lifecycle.expire import expire
 from crony.lifecycle.fire import fire
@@ -55,7 +58,7 @@ class World:
         return [
             keys.leader(0), keys.shards, keys.control, keys.job(JOB), keys.done(JOB), keys.run_in("q"),
             keys.run_wait(RUN), keys.message("run.n", PLACE), keys.claim("run.n", PLACE), keys.session("alive"),
-            keys.settled, keys.out(RUN, 9), keys.nodectl("n"), keys.run_in("q2"),
+            keys.settled, keys.out(RUN, 9), keys.nodectl("n"), keys.run_in("q2"), keys.backfill("b1"),
             keys.last_leader(0), keys.alert("old"), keys.run_acc(RUN), keys.run_beat(RUN),
         ]  # fmt: skip
 
@@ -79,11 +82,20 @@ def out(attempt: int = 1) -> Outcome:
 MOVES: dict[str, Callable[[World], Move]] = {
     "fire": lambda w: fire(
         w.keys, JOB, job_seen=w.at[w.keys.job(JOB)], done_seen=w.at[w.keys.done(JOB)], done=Done(5),
-        dispatches=[dispatch()], skips=[out(0)], backfill=("q9", Request("backfill")),
+        dispatches=[dispatch()], skips=[out(0)], rest=Backfill("b9", JOB, "x", 1, "schedule", fires=[7]),
     ),
     "admit": lambda w: admit(
         w.keys, "q", request_seen=w.at[w.keys.run_in("q")], job=(JOB, w.at[w.keys.job(JOB)]), dispatches=[dispatch()]
     ),
+    "advance": lambda w: advance(
+        w.keys, Backfill("b1", JOB, "x", 1), seen=w.at[w.keys.backfill("b1")], job=(JOB, w.at[w.keys.job(JOB)]),
+        dispatches=[dispatch()], ends={"q": w.at[w.keys.run_in("q")]}, cancels={"q9": Request("cancel", run=RUN)},
+    ),
+    "advance, last fire": lambda w: advance(
+        w.keys, Backfill("b1", JOB, "x", 1, "schedule"), seen=w.at[w.keys.backfill("b1")],
+        job=(JOB, w.at[w.keys.job(JOB)]), skips=[out(0)],
+    ),
+    "forget a backfill": lambda w: forget_backfill(w.keys, "b1", seen=w.at[w.keys.backfill("b1")]),
     "set aside": lambda w: set_aside(w.keys, "q", request_seen=w.at[w.keys.run_in("q")], value=b"?"),
     "release": lambda w: release(
         w.keys, RUN, wait_seen=w.at[w.keys.run_wait(RUN)], job=(JOB, w.at[w.keys.job(JOB)]),
@@ -156,6 +168,9 @@ MOVES: dict[str, Callable[[World], Move]] = {
 RESTS_ON = {
     "fire": {"job", "done", "session"},
     "admit": {"in", "job", "session"},
+    "advance": {"backfill", "job", "in", "session"},
+    "advance, last fire": {"backfill", "job"},
+    "forget a backfill": {"backfill"},
     "set aside": {"in"},
     "release": {"wait", "job", "session", "cmd"},
     "park": {"wait"},
@@ -187,6 +202,7 @@ RESTS_ON = {
 def test_a_move_happens_only_while_nothing_it_rests_on_has_changed(client: Client, keys: Keys, name: str) -> None:
     changes: dict[str, Callable[[World], object]] = {
         "in": lambda w: client.put(keys.run_in("q"), b"2"),
+        "backfill": lambda w: client.put(keys.backfill("b1"), b"2"),
         "job": lambda w: client.put(keys.job(JOB), b"2"),
         "done": lambda w: client.put(keys.done(JOB), b"2"),
         "wait": lambda w: client.put(keys.run_wait(RUN), b"2"),

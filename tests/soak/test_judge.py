@@ -396,9 +396,9 @@ def never_decided() -> Tale:
 @breaks("every fire is accounted for")
 def lost_from_a_backfill() -> Tale:
     tale = Tale().begin(misfire={"after": "2s", "policy": "fire_all"})
-    rest = {"kind": "backfill", "job": JOB, "trigger": "schedule", "fires": [T0 + 10, T0 + 20]}
-    tale.step({"done/j1": {"upto_at": T0 + 20}, "run/in/q1": rest}, after=30)
-    tale.step({"run/in/q1": {**rest, "fires": [T0 + 20]}})
+    rest = {"id": "b1", "job": JOB, "trigger": "schedule", "fires": [T0 + 10, T0 + 20]}
+    tale.step({"done/j1": {"upto_at": T0 + 20}, "run/backfill/b1": rest}, after=30)
+    tale.step({"run/backfill/b1": {**rest, "fires": [T0 + 20]}})
     return tale
 
 

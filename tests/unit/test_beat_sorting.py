@@ -9,6 +9,7 @@ import pytest
 from crony.beat.book import Book
 from crony.beat.sorting import ALL, Sorter
 from crony.domain import ids
+from crony.domain.backfill import Backfill
 from crony.domain.run import Request, Wait
 from crony.domain.shards import Part, shard_of
 from crony.etcd.keys import Keys
@@ -39,8 +40,13 @@ def test_everything_about_a_job_lies_with_one_shard() -> None:
             KEYS.run_wait(run + ".7"),
         ]
         assert {sorter.owner(key, b"{}") for key in keys} == {shard} == {sorter.owner(key, None) for key in keys}
-        for request in (Request("run", run=run, job=job), Request("cancel", run=run), Request("backfill", job=job)):
+        for request in (
+            Request("run", run=run, job=job),
+            Request("cancel", run=run),
+            Request("ended", run=run, job=job),
+        ):
             assert sorter.owner(KEYS.run_in("q1"), request.encode()) == shard
+        assert sorter.owner(KEYS.backfill("b1"), Backfill("b1", job, "x", 1).encode()) == shard
         assert sum(Part(number, 4).has(job) for number in range(4)) == 1
     assert seen == {0, 1, 2, 3}
 

@@ -31,6 +31,17 @@ def test_other_runs_have_no_fire() -> None:
     assert ids.parse_run_id(ids.fresh_run_id("j1", 2)).fire is None
 
 
+@given(st.integers(0, 4_000_000_000))
+def test_a_run_of_a_backfill_has_a_name_of_its_own(second: int) -> None:
+    for ident in (ids.backfill_id(), ids.keyed_backfill_id("j1", f"key {second}")):
+        parts = ids.parse_run_id(ids.backfill_run_id("j1", 1, ident, second))
+        assert (parts.job, parts.generation, parts.backfill, parts.fire) == ("j1", 1, ident, None)
+        assert len(ident) == 21 and set(ident) <= set("0123456789abcdefghjkmnpqrstvwxyz")
+    assert ids.keyed_backfill_id("j1", "k") == ids.keyed_backfill_id("j1", "k") != ids.keyed_backfill_id("j2", "k")
+    assert ids.parse_run_id(ids.fire_run_id("j1", 1, second)).backfill == ""
+    assert ids.parse_run_id(ids.fresh_run_id("j1", 1)).backfill == ""
+
+
 @pytest.mark.parametrize("text", ["", "j1", "j1.1", ".1.5", "j1..5", "j1.x.5", "j1.1."])
 def test_what_is_no_run_id(text: str) -> None:
     with pytest.raises(ValueError):

@@ -23,7 +23,8 @@ FILES = (
     "domain/calendar.py", "catalog/keeping.py", "catalog/calendars.py", "web/pages/calendars.py",
     "domain/pool.py", "catalog/pools.py", "web/pages/pools.py",
     "domain/zones.py", "web/job_fields.py", "web/pages/job_form.py", "catalog/jobs.py",
-    "lifecycle/publish.py",
+    "lifecycle/publish.py", "domain/backfill.py", "web/pages/backfills.py", "web/backfilling.py",
+    "lifecycle/backfill.py",
 )  # fmt: skip
 NAMES = {"hint", "why", "problem", "_HINT"}
 """Variables that hold a message on its way into an error."""

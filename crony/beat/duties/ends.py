@@ -14,6 +14,7 @@ from crony.beat.duties.alerts import Undelivered
 from crony.beat.duty import Background
 from crony.beat.entries import Asked, JobEntry
 from crony.beat.office import Office
+from crony.beat.sorting import filled_by
 from crony.domain import afterend, streak
 from crony.domain.alert import Alert, job_paused
 from crony.domain.livejob import LiveJob
@@ -65,7 +66,7 @@ class Ends:
     def _by_job(self) -> dict[str, list[Asked]]:
         found: dict[str, list[Asked]] = {}
         for asked in sorted(self._office.book.ends.values(), key=lambda asked: asked.id):
-            if not asked.busy and asked.request is not None:
+            if not asked.busy and asked.request is not None and not filled_by(asked.request.run):
                 found.setdefault(str(asked.request.job), []).append(asked)
         return found
 
@@ -146,6 +147,9 @@ class Ends:
         self._missed_at = office.mono() + MISSED_EVERY
         told = {asked.request.run for asked in book.ends.values() if asked.request is not None}
         told |= {key.removeprefix(office.keys.outs).split("/")[0] for key in book.outs}
+        told |= {
+            run for each in book.backfills.values() if each.record for run in map(each.record.run_of, each.record.fires)
+        }
         nowhere = {
             (entry.id, entry.done.awaits)
             for entry in book.jobs.values()

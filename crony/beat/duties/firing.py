@@ -23,8 +23,9 @@ from crony.beat.handout import hand_out, line_up, skip_record
 from crony.beat.office import Office
 from crony.domain import afterend, hint, ids
 from crony.domain.alert import Alert
+from crony.domain.backfill import Backfill
 from crony.domain.livejob import LiveJob
-from crony.domain.run import Done, Request, Trigger, UnknownRecord
+from crony.domain.run import Done, Trigger, UnknownRecord
 from crony.domain.signing import BadSeal
 from crony.domain.streak import released
 from crony.errors import CronyError
@@ -254,11 +255,10 @@ class Firing:
             waits += line_up(office.desk, live, plan.waits, now)
         except Exception as error:
             raise Trouble(str(error)) from error
-        backfill = None
+        rest = None
         if plan.rest:
-            rest = Request("backfill", job=live.id, name=live.name, generation=live.generation,
-                           trigger=Trigger.SCHEDULE.value, fires=list(plan.rest), requested_at=now)  # fmt: skip
-            backfill = ids.request_id(), rest
+            rest = Backfill(ids.backfill_id(), live.id, live.name, live.generation, Trigger.SCHEDULE.value,
+                            fires=list(plan.rest), requested_at=now)  # fmt: skip
         run = ids.fire_run_id(live.id, live.generation, plan.upto)
         ran = plan.upto in (*plan.fires[-1:], *plan.waits[-1:], *plan.rest[-1:])
         fires = done.fires + len(plan.fires) + len(plan.waits) + len(plan.rest)
@@ -274,7 +274,7 @@ class Firing:
             dispatches=dispatches,
             waits=waits,
             skips=[skip_record(live, skip, now) for skip in plan.skips],
-            backfill=backfill,
+            rest=rest,
         )
         if plan.waits and live.job.overlap == "cancel_previous":
             move = move.also(make_room(office, entry.id, now))

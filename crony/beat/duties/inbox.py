@@ -12,15 +12,15 @@ from crony.beat import policy
 from crony.beat.commit import Step, Verdict
 from crony.beat.desk import allowed
 from crony.beat.duties import cancelling
+from crony.beat.duties.lookup import Later, Refused, published
 from crony.beat.entries import Asked, JobEntry, own_run
-from crony.beat.handout import IN_LINE, hand_out, line_up, skip_record
+from crony.beat.handout import IN_LINE
 from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome, SkipReason
 from crony.domain.routing import Strategy
-from crony.domain.run import Envelope, Request, Trigger, UnknownRecord, Wait, WaitReason
-from crony.domain.signing import BadSeal
+from crony.domain.run import Envelope, Request, Wait, WaitReason
 from crony.errors import CronyError
 from crony.lifecycle.admit import admit, set_aside
 from crony.lifecycle.cancel import drop
@@ -29,14 +29,6 @@ from crony.lifecycle.move import Dispatch, Move
 from crony.lifecycle.unhold import unhold
 
 log = logging.getLogger("crony.beat")
-
-
-class Refused(Exception):
-    """The request cannot become a run, and why."""
-
-
-class Later(Exception):
-    """Not now: something about its job is under way."""
 
 
 class Inbox:
@@ -101,14 +93,10 @@ class Inbox:
         if self._held:
             return None  # looked at again when that changes
         try:
-            if asked.impossible and request.kind == "backfill":
-                return self._give_up(asked, request, SkipReason.ERROR, asked.impossible)
             if asked.impossible:
                 raise Refused(asked.impossible)
             if request.kind == "run":
                 return self._run(asked, request)
-            if request.kind == "backfill":
-                return self._backfill(asked, request)
             if request.kind == "unhold":
                 return self._unhold(asked, request)
             raise Refused(f"a request of kind {request.kind!r} is not known")
@@ -135,7 +123,7 @@ class Inbox:
         """A run by hand, by API or by a program."""
         office = self._office
         parts = own_run(request.run)
-        if parts.job != request.job or parts.fire is not None:
+        if parts.job != request.job or parts.fire is not None or parts.backfill:
             raise Refused("its run id is not one of a request")
         if office.book.is_live(request.run):
             return self._step(asked, drop(office.keys, asked.id, request_seen=asked.seen))
@@ -143,7 +131,7 @@ class Inbox:
         if request.name.startswith("task:") and not request.generation:
             envelope = self._task(request)
         else:
-            entry, live = self._job(request.job)
+            entry, live = published(office, request.job)
             envelope = office.desk.draft(live, request.run, trigger=request.trigger, at=office.wall())
         if envelope.delivery == "at_most_once" and request.retries:
             raise Refused("the job runs at most once: a run of it cannot have retries")
@@ -198,29 +186,6 @@ class Inbox:
             raise Refused(f"the task {task} is not in a module that may be run by name (CRONY_IMPORTS of the centre)")
         return self._office.desk.draft_task(request)
 
-    def _job(self, job: str) -> tuple[JobEntry, LiveJob]:
-        """A published job; asked of etcd when the book does not know it, because its watch may be a moment behind."""
-        office = self._office
-        entry = office.book.jobs.get(job)
-        if entry is None or not entry.seen:
-            try:
-                for key in (office.keys.job(job), office.keys.done(job)):
-                    found = office.client.get(key, timeout=0.5)
-                    if found is not None:
-                        office.book.put(found.key, found.value, found.mod, found.create)
-            except CronyError:
-                raise Later from None
-            entry = office.book.jobs.get(job)
-        if entry is None or not entry.seen:
-            raise Refused("there is no such job")
-        try:
-            live = entry.document(office.webs)
-        except (BadSeal, UnknownRecord) as error:
-            raise Refused(f"the job's document is not acted on: {error}") from None
-        if live.deleted:
-            raise Refused("the job is deleted")
-        return entry, live
-
     def _admit(
         self,
         asked: Asked,
@@ -240,70 +205,6 @@ class Inbox:
             skips=[skip] if skip else (),
         )
 
-    # -- the rest of a fire_all ----------------------------------------------------------------
-
-    def _backfill(self, asked: Asked, request: Request) -> Step | None:
-        """The next few fires of a backfill; one request, one step at a time."""
-        office, now = self._office, self._office.wall()
-        try:
-            entry, live = self._job(request.job)
-        except Refused as error:
-            return self._give_up(asked, request, SkipReason.DELETED, str(error))
-        fires = [int(instant) for instant in request.fires]
-        if not live.enabled or (entry.done is not None and entry.done.held_for):
-            return self._give_up(asked, request, SkipReason.PAUSED, "the job was paused before its turn")
-        most = policy.at_once(len(entry.sealed))
-        if live.job.overlap != "allow" and self._taken(asked, entry):
-            raise Later
-        others = office.book.live(entry.id) if live.job.overlap != "allow" else []
-        line = office.book.line(entry.id)
-        taken = policy.turns(live.job, fires, busy=bool(others), waiting=len(line), most=most)
-        over, rest = taken.over, list(taken.later)
-        dispatches, waits = hand_out(office.desk, live, taken.go, now)
-        waits += line_up(office.desk, live, taken.wait, now)
-        skips = []
-        if over:
-            words = policy.in_the_way(live.job, others[0] if others else f"the fire of {fires[0]}")
-            skipped = policy.Skipped(SkipReason.OVERLAP, over[0], over[-1], len(over), words)
-            skips.append(skip_record(live, skipped, now))
-        move = admit(
-            office.keys,
-            asked.id,
-            request_seen=asked.seen,
-            job=(entry.id, entry.seen),
-            dispatches=dispatches,
-            waits=waits,
-            skips=skips,
-            rest=replace(request, fires=rest) if rest else None,
-        )
-        return self._step(asked, self._room(live, move) if taken.wait else move, entry, dispatches)
-
-    def _give_up(self, asked: Asked, request: Request, reason: SkipReason, detail: str) -> Step:
-        """The fires that a backfill still had get their record."""
-        fires = [int(instant) for instant in request.fires]
-        skip = Outcome(
-            run=ids.fire_run_id(request.job, request.generation, fires[0]),
-            job=request.job,
-            name=request.name,
-            generation=request.generation,
-            revision=0,
-            attempt=0,
-            kind=Kind.SKIPPED.value,
-            final=True,
-            trigger=Trigger.SCHEDULE.value,
-            ended_at=self._office.wall(),
-            reason=reason.value,
-            detail=detail,
-            fire_at=fires[0],
-            to_at=fires[-1],
-            count=len(fires),
-            awaited=True,
-        )
-        move = admit(
-            self._office.keys, asked.id, request_seen=asked.seen, job=self._office.owner(request.job), skips=[skip]
-        )
-        return self._step(asked, move, count="skipped")
-
     # -- ends ----------------------------------------------------------------------------------
 
     def _refuse(self, asked: Asked, request: Request, reason: str) -> Step:
@@ -312,7 +213,7 @@ class Inbox:
         log.warning("request %s is refused: %s", asked.id, reason)
         try:
             parts = own_run(request.run)
-            if parts.job != request.job or parts.fire is not None or office.book.is_live(request.run):
+            if parts.job != request.job or parts.fire is not None or parts.backfill or office.book.is_live(request.run):
                 raise ValueError("not a run of its own")
             end = Outcome(
                 run=request.run,

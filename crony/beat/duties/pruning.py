@@ -39,7 +39,7 @@ class Pruning:
         steps: list[Step] = []
         for entry in office.book.jobs.values():
             live = entry.known
-            if live is None or not live.deleted or entry.busy or office.book.live(entry.id):
+            if live is None or not live.deleted or entry.busy or office.book.has_runs(entry.id):
                 continue
             if office.wall() - live.published_at > TOMBSTONE and len(steps) < office.committer.limit("prune"):
                 move = forget(office.keys, entry.id, job_seen=entry.seen, done_seen=entry.done_seen)

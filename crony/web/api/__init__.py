@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from crony.web.api import alerts, calendars, callbacks, centres, control, health, ingest, jobs, nodes, pools, tokens
+from crony.web.api import (
+    alerts,
+    backfills,
+    calendars,
+    callbacks,
+    centres,
+    control,
+    health,
+    ingest,
+    jobs,
+    nodes,
+    pools,
+    tokens,
+)
 from crony.web.api import runs as run_routes
 from crony.web.api.query import no_unknown
 
@@ -15,6 +28,7 @@ for _part in (
     jobs.router,
     run_routes.router,
     callbacks.router,
+    backfills.router,
     alerts.router,
     control.router,
     calendars.router,

@@ -22,6 +22,7 @@ from crony.web.formats import duration
 from crony.web.forms import only
 from crony.web.i18n import translator
 from crony.web.jobs import JobInfo
+from crony.web.pages import backfills
 from crony.web.pages.common import Form, TheWeb, Who, go, local_path, without_done
 from crony.web.rendering import WORDS, language
 from crony.web.runs import list_runs
@@ -31,7 +32,7 @@ from crony.web.triggering import RunOptions, run_job
 router = APIRouter()
 
 BARS = 20
-Tab = Literal["overview", "runs", "definition", "versions"]
+Tab = Literal["overview", "runs", "backfill", "definition", "versions"]
 
 
 @router.get("/jobs", dependencies=[Depends(VIEWER)])
@@ -65,14 +66,19 @@ def page(
 @router.get("/jobs/{job}", dependencies=[Depends(VIEWER)])
 def one(
     web: TheWeb,
+    who: Who,
     request: Request,
     job: str,
     tab: Tab = "overview",
     revision: Annotated[int | None, Query(ge=1)] = None,
     cursor: Annotated[str | None, Query(max_length=2000)] = None,
     at: Annotated[str, Query(max_length=40)] = "",
+    start: Annotated[str, Query(max_length=40)] = "",
+    end: Annotated[str, Query(max_length=40)] = "",
+    parallel: Annotated[str, Query(max_length=10)] = "",
+    order: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
-    """One job: next fires and latest runs, all its runs, its definition, its versions."""
+    """One job: next fires and latest runs, all its runs, its backfills, its definition, its versions."""
     view = web.catalog.get(job)
     infos, away = jobs.describe(web, [view], recent=BARS)
     values: dict[str, Any] = {
@@ -97,6 +103,10 @@ def one(
         away += missing
         values["recent"] = found
         values["next_url"] = _url(f"/jobs/{view.id}", tab="runs", cursor=after) if after and tab == "runs" else None
+    if tab == "backfill":
+        given = {"start": start, "end": end, "parallel": parallel, "order": order}
+        values |= backfills.tab(web, who, view, infos[0].zone, given)
+        away += values.pop("away")
     if tab == "definition":
         values["shown"] = web.catalog.version(view.id, revision) if revision else None
     if tab == "versions":

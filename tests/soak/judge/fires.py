@@ -55,9 +55,9 @@ class Fires(Judge):
                 case ["run", "out", run, "0"] if change.new and fire_of(run) is not None:
                     if not state.alive(run) and (job_of(run), fire_of(run)) not in backfilled:
                         found[job_of(run)].skips.append(change.new.told)
-        for change in step.of("run", "in"):
+        for change in step.of("run", "backfill"):
             told = change.new.told if change.new and not change.old else {}
-            if told.get("kind") == "backfill" and told.get("trigger") == "schedule":
+            if told.get("trigger") == "schedule":
                 found[str(told["job"])].rest += [int(each) for each in told.get("fires", ())]
         for change in step.of("done"):
             self._cursor(step, change, found[change.parts[1]])
@@ -78,10 +78,8 @@ class Fires(Judge):
     def _from_backfills(self, step: Step) -> set[tuple[str, int]]:
         """Fires that leave a backfill in this step; each must become a run or a record in it."""
         left: set[tuple[str, int]] = set()
-        for change in step.of("run", "in"):
+        for change in step.of("run", "backfill"):
             was = change.old.told if change.old else {}
-            if was.get("kind") != "backfill":
-                continue
             now = change.new.told if change.new else {}
             still = set(now.get("fires", ()))
             left |= {(str(was["job"]), int(each)) for each in was.get("fires", ()) if each not in still}
