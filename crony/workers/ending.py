@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from crony.domain.outcome import Outcome
 from crony.domain.run import Envelope
-from crony.errors import CronyError
+from crony.errors import CronyError, Halted
 from crony.etcd.client import Client
 from crony.etcd.errors import BadRequest
 from crony.etcd.keys import Keys
@@ -79,13 +79,19 @@ def stale(found: Stale, run: str, attempt: int, kind: str) -> None:
 
 
 def persist(act: Callable[[], T], what: str, patience: float = PATIENCE) -> T | None:
-    """Do `act` (harmless to repeat) until it is answered; None when it never was, or can never be."""
+    """Do `act` (harmless to repeat) until it is answered; None when it never was, or can never be.
+
+    An etcd that went back in time answers this process never again: to wait would only keep it from being stopped.
+    """
     deadline, pause, told = time.monotonic() + patience, 0.1, 0.0
     while True:
         try:
             found = act()
         except BadRequest as error:
             log.error("%s is refused by etcd: %s", what, error)
+            return None
+        except Halted as error:
+            log.critical("%s is not written: %s", what, error)
             return None
         except CronyError as error:
             now = time.monotonic()

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 MOST_JOBS = 6
 """Jobs that callers keep beside the cast."""
-WEIGHTS = {"run": 8, "again": 3, "create": 3, "edit": 4, "pause": 3, "resume": 4, "delete": 2, "cancel": 3, "stop": 1}
+WEIGHTS = {
+    "run": 8,
+    "again": 3,
+    "create": 3,
+    "edit": 4,
+    "pause": 3,
+    "resume": 4,
+    "delete": 2,
+    "cancel": 3,
+    "stop": 1,
+    "decide": 2,
+}
 HAND = ("hand/quick", "hand/long", "hand/alone", "hand/fails", "hand/only-n1", "hand/python")
 
 
@@ -115,6 +126,10 @@ class Callers(threading.Thread):
             run = self._rng.choice(self._runs)
             self._desk.call("cancel", "POST", f"runs/{run}:cancel", job=run.split(".")[0])
 
+    def _do_decide(self) -> None:
+        """Let runs go on, or end them, that are on hold."""
+        decide(self._desk, self._rng)
+
     # -- jobs ----------------------------------------------------------------------------------
 
     def _do_create(self) -> None:
@@ -198,6 +213,18 @@ class Callers(threading.Thread):
         while self._desk.call("go", "PUT", "control", {"stop": False}, job="")[0] != 200:
             if self._world.stopping.wait(0.5):
                 return
+
+
+def decide(desk: Desk, rng: random.Random) -> int:
+    """Decide about every run that is on hold; how many there were."""
+    _, told = desk.call("look", "GET", "runs?state=waiting&limit=200", job="")
+    held = [run for run in told.get("items", ()) if str(run["reason"]).startswith("hold")]
+    for run in held:
+        if rng.random() < 0.7:
+            desk.call("release", "POST", f"runs/{run['id']}:release", job=run["job"])
+        else:
+            desk.call("cancel", "POST", f"runs/{run['id']}:cancel", job=run["job"])
+    return len(held)
 
 
 def polled(world: World, done: threading.Event) -> None:

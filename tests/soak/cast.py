@@ -48,6 +48,13 @@ def cast(rng: random.Random, marks: Path, change: int, zones: list[str]) -> list
         job("two/schedules", [{"every": "6s"}, cron6("*/4 * * * * *")], overlap="allow", misfire=NO_LIMIT),
         job("spread/jitter", {"every": "10s", "jitter": "5s"}, overlap="allow", misfire=NO_LIMIT),
         job("spread/hash", cron6("H * * * * *"), overlap="allow", misfire=NO_LIMIT),
+        job("once/often", {"every": "4s"}, overlap="allow", misfire=NO_LIMIT, between="sleep 1",
+            delivery="at_most_once", retry={"max": 0}),
+        job("loss/fail", {"every": "6s"}, overlap="allow", misfire=NO_LIMIT, between="sleep 2", on_node_loss="fail"),
+        job("loss/hold", {"every": "9s"}, overlap="allow", misfire=NO_LIMIT, between="sleep 2", on_node_loss="hold"),
+        job("cut/stop", {"every": "8s"}, overlap="allow", misfire=NO_LIMIT, between="sleep 3", on_cut="stop"),
+        job("queue/any", {"every": "3s"}, overlap="allow", misfire=NO_LIMIT, routing={"strategy": "any"}),
+        job("delay/after-end", {"every": "3s", "after": "end"}, overlap="skip", misfire=NO_LIMIT, between="sleep 1"),
         job("fails/sometimes", {"every": "7s"}, overlap="allow", misfire=NO_LIMIT, code=0,
             between="[ $((CRONY_ATTEMPT % 2)) = 0 ] || exit 3", retry={"max": 1, "delay": "1s"}),
     ]  # fmt: skip

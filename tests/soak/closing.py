@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.helpers.wait import patient, until
-from tests.soak.callers import Desk
+from tests.soak.callers import Desk, decide
 from tests.soak.record import Recorder
 
 if TYPE_CHECKING:
@@ -27,8 +27,14 @@ def end(world: World) -> None:
     _pause_all(world)
     began = time.monotonic()
     drained = patient(DRAIN)
+    desk = Desk(world)
+
+    def through() -> bool:
+        decide(desk, world.rng)
+        return not any(map(crony.count, ALIVE))
+
     with contextlib.suppress(AssertionError):  # the judge tells
-        until(lambda: not any(map(crony.count, ALIVE)), DRAIN, "all runs to end", every=0.1)
+        until(through, DRAIN, "all runs to end", every=0.3)
         drained = time.monotonic() - began
     with contextlib.suppress(AssertionError):
         crony.archived(20)
@@ -78,7 +84,7 @@ def restore(world: World, *, wipe: bool) -> None:
         world.wait(world.crony.leader_ttl * 2 + 4)
         world.recorder.catch_up()
     world.note_marks()
-    _stop_all(world)
+    world.journal.note("stopped", exits=_stop_all(world))
 
 
 def _everything_right(world: World) -> None:

@@ -40,6 +40,13 @@ def fault(weight: int) -> Callable[[Fault], Fault]:
 # -- leader and centres ------------------------------------------------------------------------
 
 
+def _leader(world: World, rng: random.Random) -> tuple[str, int, int] | None:
+    """(name, term, shard) of the leader of some shard."""
+    shard = rng.randrange(world.shards)
+    found = world.leader(shard)
+    return None if found is None else (*found, shard)
+
+
 def _dispatches(world: World) -> tuple[str, str]:
     """Keys that only a dispatch names together."""
     return world.keys.done(""), f"{world.keys.run}q/"
@@ -48,12 +55,12 @@ def _dispatches(world: World) -> tuple[str, str]:
 @fault(3)
 def L1_leader_killed(world: World, rng: random.Random) -> None:
     """SIGKILL the leader, around a fire; it comes back after another one leads."""
-    found = world.leader()
+    found = _leader(world, rng)
     if found is None:
         return
-    name, term = found
+    name, term, shard = found
     world.wait((1 + rng.uniform(-0.2, 0.05) - time.time()) % 1)
-    with world.fault("L1", who=name, leader_gone="killed", term=term):
+    with world.fault("L1", who=name, leader_gone="killed", term=term, shard=shard):
         world.kill(name)
     world.wait(world.crony.leader_ttl + 2.5)
     world.start(name)
@@ -62,10 +69,10 @@ def L1_leader_killed(world: World, rng: random.Random) -> None:
 @fault(3)
 def L2_answer_lost(world: World, rng: random.Random) -> None:
     """The answer to a dispatch is lost; then, or not, the leader is killed."""
-    found = world.leader()
+    found = _leader(world, rng)
     if found is None:
         return
-    name, _ = found
+    name, _, _ = found
     with world.fault("L2", who=name):
         for proxy in world.links(name):
             proxy.lose_answer_about(world.keys.done(""))
@@ -84,11 +91,11 @@ def L2_answer_lost(world: World, rng: random.Random) -> None:
 @fault(3)
 def L3_leader_paused(world: World, rng: random.Random) -> None:
     """SIGSTOP the leader for three TTLs, over several fires; it wakes up believing that it leads."""
-    found = world.leader()
+    found = _leader(world, rng)
     if found is None:
         return
-    name, term = found
-    with world.fault("L3", who=name, leader_gone="paused", term=term):
+    name, term, shard = found
+    with world.fault("L3", who=name, leader_gone="paused", term=term, shard=shard):
         world.pause(name)
         world.wait(world.crony.leader_ttl * 3)
         world.resume(name)
@@ -98,10 +105,10 @@ def L3_leader_paused(world: World, rng: random.Random) -> None:
 @fault(3)
 def L4_dispatch_late(world: World, rng: random.Random) -> None:
     """A dispatch reaches etcd two TTLs late: its leader waits for it, or is dead and another one leads."""
-    found = world.leader()
+    found = _leader(world, rng)
     if found is None:
         return
-    name, _ = found
+    name, _, _ = found
     with world.fault("L4", who=name):
         proxies = world.links(name)
         done, queue = _dispatches(world)
@@ -124,11 +131,11 @@ def L4_dispatch_late(world: World, rng: random.Random) -> None:
 @fault(2)
 def L5_leader_cut(world: World, rng: random.Random) -> None:
     """The leader is cut off from etcd, by refusal or in silence, while everybody else is not."""
-    found = world.leader()
+    found = _leader(world, rng)
     if found is None:
         return
-    name, term = found
-    with world.fault("L5", who=name, leader_gone="cut", term=term):
+    name, term, shard = found
+    with world.fault("L5", who=name, leader_gone="cut", term=term, shard=shard):
         _cut(world, rng, name)
         world.wait(world.crony.leader_ttl + rng.uniform(0.5, 3))
         _heal(world, name)
@@ -140,7 +147,7 @@ def L6_leaders_flap(world: World, rng: random.Random) -> None:
     """Kill whoever leads, again and again, half a TTL apart."""
     with world.fault("L6"):
         for _ in range(rng.randint(3, 6)):
-            found = world.leader()
+            found = _leader(world, rng)
             if found is not None:
                 world.kill(found[0])
                 world.start(found[0])
@@ -164,13 +171,13 @@ def L7_all_centres_down(world: World, rng: random.Random) -> None:
 @fault(3)
 def L8_hand_over(world: World, rng: random.Random) -> None:
     """SIGTERM the leader; or somebody deletes its key; or a second centre of the same name comes."""
-    found = world.leader()
+    found = _leader(world, rng)
     if found is None:
         return
-    name, term = found
+    name, term, shard = found
     how = rng.choice(["term", "term", "delete", "namesake"])
     if how == "term":
-        with world.fault("L8", who=name, leader_gone="clean", term=term):
+        with world.fault("L8", who=name, leader_gone="clean", term=term, shard=shard):
             world.terminate(name)
         world.wait(2.0)
         with contextlib.suppress(Exception):
@@ -178,7 +185,7 @@ def L8_hand_over(world: World, rng: random.Random) -> None:
         world.start(name)
     elif how == "delete":
         with world.fault("L8", who=name, how=how), contextlib.suppress(CronyError):
-            world.client.delete(world.keys.leader(0))
+            world.client.delete(world.keys.leader(shard))
             world.wait(1.5)
     else:
         with world.fault("L8", who=name, how=how):
@@ -403,7 +410,7 @@ def T1_clock_steps(world: World, rng: random.Random) -> None:
     """The wall clock of a process steps an hour ahead (T1) or back (T2), or a little; then it is right again."""
     if not world.stepped:
         return
-    found = world.leader()
+    found = _leader(world, rng)
     name = found[0] if found and rng.random() < 0.6 else rng.choice([*world.named("c"), "web", *world.named("n")])
     step = rng.choice([3600, 3600, -3600, -3600, 30, -30, 86400])
     with world.fault("T1" if step > 0 else "T2", who=name, step=step):

@@ -28,6 +28,7 @@ class Shape:
     maria: bool = False
     stepped: bool = False
     zones: int = 2
+    shards: int = 1
     restore: str = ""
     """How it ends: orderly, or with etcd restored (`copy`, `wipe`)."""
     ttl: dict[str, float] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Shape:
             maria=rng.random() < 0.4,
             stepped=rng.random() < 0.5,
             zones=rng.randint(1, 3),
+            shards=rng.choice([1, 1, 2, 3]),
             restore=rng.choice(["", "", "", "copy", "wipe"]) if members == 1 else "",
         )
 

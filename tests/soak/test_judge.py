@@ -550,6 +550,16 @@ def permitted_and_claimed_anew() -> Tale:
     return tale
 
 
+@breaks("a delay counts from the end")
+def too_soon_after_the_end() -> Tale:
+    tale = Tale().begin(schedule={"every": "10s", "after": "end"})
+    tale.runs()
+    tale.fire(T0 + 14)
+    place = f"90000000000000001.j1.1.{T0 + 14}"
+    tale.ends(tale.claim(place), run=f"j1.1.{T0 + 14}", place=place)
+    return tale
+
+
 @breaks("revisions only rise")
 def lowered() -> Tale:
     tale = Tale().begin()

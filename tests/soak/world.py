@@ -88,11 +88,12 @@ class World:
         node_ttl: float = 3.0,
         grace: float = 1.0,
         timeout: float = 1.5,
+        shards: int = 1,
         tuned: Mapping[str, str] | None = None,
     ) -> None:
         """`members` of etcd; MariaDB or SQLite; `stepped`: centres and web have wall clocks that can be stepped;
         `tuned`: variables for the wrapper in `tests.soak.wrapped`."""
-        self.folder, self.seed, self.timeout = folder, seed, timeout
+        self.folder, self.seed, self.timeout, self.shards = folder, seed, timeout, shards
         self.rng = random.Random(f"world {seed}")
         folder.mkdir(parents=True, exist_ok=True)
         self.journal = Journal(folder / "history.jsonl")
@@ -132,14 +133,14 @@ class World:
         self.namespace = f"soak{seed}"
         self.journal.note(
             "world", seed=seed, root=f"/crony/{self.namespace}/", leader_ttl=leader_ttl, node_ttl=node_ttl,
-            grace=grace, members=members, maria=maria, stepped=stepped,
+            grace=grace, members=members, maria=maria, stepped=stepped, shards=shards,
         )  # fmt: skip
         for zone in self.zones:
             self.journal.note("zone", name=zone.name, tzif=base64.b64encode(zone.tzif()).decode())
         self.recorder = Recorder(self.endpoints, self.journal)
         self.crony = Behind(
             folder, self.endpoints, url, leader_ttl=leader_ttl, node_ttl=node_ttl, grace=grace,
-            namespace=self.namespace, imports=TASKS,
+            namespace=self.namespace, imports=TASKS, extra={"CRONY_SHARDS": str(shards)},
         ).prepare(self)  # fmt: skip
         self.client, self.keys = self.crony.client, self.crony.keys
         self._watchdogs = [threading.Thread(target=each, daemon=True) for each in (self._look_after, self._doze)]
@@ -248,10 +249,10 @@ class World:
         with self._lock:
             return sorted(name for name in self.wanted if name.startswith(role))
 
-    def leader(self) -> tuple[str, int] | None:
-        """(name, term) of the leading centre; None: nobody leads, or nobody can tell."""
+    def leader(self, shard: int = 0) -> tuple[str, int] | None:
+        """(name, term) of the centre that leads a shard; None: nobody does, or nobody can tell."""
         try:
-            found = self.client.get(self.keys.leader(0), timeout=0.5)
+            found = self.client.get(self.keys.leader(shard), timeout=0.5)
         except CronyError:
             return None
         if found is None:

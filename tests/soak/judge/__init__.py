@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from tests.soak.judge.bounds import Bounds
 from tests.soak.judge.closing import Closing
+from tests.soak.judge.delays import Delays
 from tests.soak.judge.fires import Fires
 from tests.soak.judge.order import Order, Shape, Witness
 from tests.soak.judge.reading import Finding, History, Judge, State
@@ -23,7 +24,7 @@ def judged(history: History) -> list[Finding]:
     fires = Fires(history)
     judges: list[Judge] = [
         Witness(history), Places(history), Fences(history), Dispatches(history), fires, Work(history), Order(history),
-        Shape(history), Answers(history), Closing(history), Bounds(history, fires),
+        Shape(history), Answers(history), Closing(history), Bounds(history, fires), Delays(history, fires),
     ]  # fmt: skip
     state = State()
     for step in history.steps:

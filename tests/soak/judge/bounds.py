@@ -47,8 +47,8 @@ class Bounds(Judge):
         self.grace = float(head.get("grace", 5))
         self._recovery = 2 * max(self.leader_ttl + 2, self.node_ttl + self.grace + 2)
         self._stops: list[tuple[float, float]] = []
-        self._leads: list[tuple[float, float, int]] = []
-        """When each term began (not before, not after) and its number."""
+        self._leads: list[tuple[float, float, str, int]] = []
+        """When each term began (not before, not after), its shard and its number."""
         self._requests: dict[str, Asked] = {}
         self._decided: list[Asked] = []
         self._held: dict[str, dict[At, float]] = defaultdict(dict)
@@ -72,8 +72,8 @@ class Bounds(Judge):
                         self._stops.append((step.low, float("inf")))
                     elif self._stops and self._stops[-1][1] == float("inf"):
                         self._stops[-1] = self._stops[-1][0], step.high + 2
-                case ["beat", "0", "leader"] if change.new:
-                    self._leads.append((step.low, step.high, change.new.create))
+                case ["beat", shard, "leader"] if change.new:
+                    self._leads.append((step.low, step.high, shard, change.new.create))
                 case ["node", _] if change.new:
                     told = change.new.told
                     free = not told.get("draining")
@@ -173,7 +173,8 @@ class Bounds(Judge):
         bound = 1.0 if clean else self.leader_ttl + 2
         if end < fault.began + bound or not self._calm(fault.began - self._recovery, fault.began + bound, fault):
             return
-        begun = [low for low, high, term in self._leads if high > fault.began and term > int(fault.facts["term"])]
+        shard, term = str(fault.facts.get("shard", 0)), int(fault.facts["term"])
+        begun = [low for low, high, *it in self._leads if high > fault.began and it[0] == shard and it[1] > term]
         if not begun or begun[0] > fault.began + bound:
             took = f"{begun[0] - fault.began:.1f} s" if begun else "never"
             self.say("in time", f"another centre leads after {fault.ident} at {fault.began:.1f}: {took}, {bound:g} s")

@@ -42,6 +42,7 @@ class Closing(Judge):
             if each["what"] == "died" and not late:  # a node that finds etcd back in time says so and ends
                 self.say("nobody ends by itself", f"{each['name']}: {each.get('why', '')[-300:]}")
         self._restored()
+        self._exits(self.history.stopped["exits"], {0, 9, -15})
         end = self.history.end
         if end is None or self.history.restored:
             return
@@ -50,12 +51,15 @@ class Closing(Judge):
                 self.say("nothing is left behind", key)
         for what in end["leaked"]:
             self.say("nothing is left behind", f"process {what}")
-        for name, code in end["exits"].items():
-            if code not in (0, -15 if name == "web" else 0):  # uvicorn ends by the signal that told it to
-                self.say("everybody ends when told", f"{name}: {code}")
+        self._exits(end["exits"], {0})
         if end["drained"] > DRAIN:
             self.say("all ends in time", f"{end['drained']:.1f} s until nothing was under way")
         self._archived(end)
+
+    def _exits(self, exits: dict[str, int], good: set[int]) -> None:
+        for name, code in exits.items():
+            if code not in good | ({-15} if name == "web" else set()):  # uvicorn ends by the signal that told it to
+                self.say("everybody ends when told", f"{name}: {code}")
 
     def _archived(self, end: Told) -> None:
         known: dict[str, str] = {}

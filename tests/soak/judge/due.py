@@ -79,6 +79,11 @@ class Timeline:
         self._table: dict[int, Due] | None = None
 
     @property
+    def after_end(self) -> bool:
+        """Whether its instants follow from the ends of its runs, and from nothing else."""
+        return any(each.get("after") == "end" for version in self.versions for each in version.schedules)
+
+    @property
     def widest(self) -> int:
         """The largest shift its schedules may have: jitter, and the second that `H` stands for."""
         every = [each for version in self.versions for each in version.schedules]
@@ -170,6 +175,8 @@ def fires(schedule: Told, after: int, until: int, zones: dict[str, str]) -> Iter
         after = max(after, instant(schedule["start"]) - 1)
     if schedule.get("end"):
         until = min(until, instant(schedule["end"]) - 1)
+    if schedule.get("after") == "end":
+        return
     if "every" in schedule:
         period, anchor = int(seconds(schedule["every"])), 0
         if schedule.get("anchor"):

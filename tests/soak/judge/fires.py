@@ -115,7 +115,7 @@ class Fires(Judge):
         taken = [*decided.runs, *decided.rest]
         for second in taken:
             due = line.table.get(second)
-            if due is None or due.paused:
+            if (due is None or due.paused) and not line.after_end:
                 self.say("nothing fires that is not due", f"{where}: {second}, {'paused' if due else 'not scheduled'}")
             if (job, second) in self.decided:
                 self.say("no fire twice", f"{where}: {second}, before at revision {self.decided[job, second].revision}")
@@ -130,7 +130,7 @@ class Fires(Judge):
         if before == decided.upto and taken:
             self.say("decided is decided", f"{where}: fires decided and the cursor stood still: {taken[:3]}")
         self._interval(step, job, decided, line.between(before, decided.upto), (before, decided.upto), where)
-        if not decided.published and live:
+        if not decided.published and live and not line.after_end:
             self._policy(job, decided, live, line, where)
 
     def _interval(
@@ -162,7 +162,7 @@ class Fires(Judge):
                 self.say("no fire twice", f"{where}: {second} is skipped, and ran")
             if ranges and not taken.count(second):
                 self.decided.setdefault((job, second), step)
-        for told in decided.skips:
+        for told in [] if self.lines[job].after_end else decided.skips:
             if not (decided.published and told.get("reason") == "misfire"):
                 self._range(told, due, where)
 

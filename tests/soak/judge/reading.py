@@ -198,6 +198,8 @@ class History:
         self.ready = kinds.get("ready", [])
         self.zones = {each["name"]: each["tzif"] for each in kinds.get("zone", [])}
         self.end: Told | None = kinds.get("end", [None])[-1]
+        self.stopped: Told = kinds.get("stopped", [{"exits": {}}])[-1]
+        """How everybody ended after a restore."""
         self.restored: Told | None = kinds.get("restored", [None])[-1]
         self.recorded_from = int(kinds.get("recorder", [{"revision": 0}])[0]["revision"])
         self.marks = [
