@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TypeVar
 
+from crony.clock import SYSTEM
 from crony.errors import Invalid
 from crony.etcd.address import TLS, address
 from crony.etcd.endpoint import Endpoint, Gateway, Native, Refused, Wire
@@ -162,14 +163,14 @@ class Cluster:
         if not self._wait_for(endpoint, deadline):
             raise EtcdUnavailable("etcd cannot be reached", why=endpoint.at.text)
         token = self._signed_in(deadline) if self._user else ""
-        wall = time.time()
+        sent = SYSTEM.monotonic()
         try:
             connection = Connection(endpoint.at, deadline - time.monotonic())
             answer = connection.open(endpoint.request(path, token, body), deadline)
         except (NotSent, Lost) as error:
             self._failed(endpoint)
             raise EtcdUnavailable("the stream could not be opened", why=f"{endpoint.at.text}: {error}") from None
-        endpoint.clock.note(answer.date, wall, time.time())
+        endpoint.clock.note(answer.date, sent, SYSTEM.monotonic())
         if answer.status != 200:
             connection.close()
             code, message = reason(answer, payload_of(answer))

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from crony.clock import SYSTEM
 from crony.etcd.address import Address
 from crony.etcd.h2 import GrpcConnection, HungUp, NoGrpc, request_head
 from crony.etcd.http import Connection
@@ -140,10 +141,10 @@ class Gateway:
 
     def exchange(self, endpoint: Endpoint, token: str, connect_by: float, answer_by: float) -> Json | Refused:
         """As `Wire.exchange`."""
-        wall = time.time()
+        sent = SYSTEM.monotonic()
         connection = endpoint.checkout(connect_by - time.monotonic())
         answer = connection.exchange(endpoint.request(self._path, token, self._body), answer_by)
-        endpoint.clock.note(answer.date, wall, time.time())
+        endpoint.clock.note(answer.date, sent, SYSTEM.monotonic())
         endpoint.give_back(connection)
         payload = payload_of(answer)
         if payload is not None and answer.status == 200 and "error" not in payload:
