@@ -1,7 +1,8 @@
 """Whether the wall clock may be trusted: against etcd's, and against our own monotonic clock (S9).
 
 A clock ahead would fire early and move every cursor into the future; one behind is silent. So dispatch is held while
-they disagree by more than `SKEW`, and leadership given up when that lasts.
+they disagree by more than `SKEW`, and leadership given up when that lasts. Between two looks the leader goes by the
+monotonic clock: a step moves nothing before it is seen.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class ClockWatch:
 
     def __init__(self, office: Office) -> None:
         self._office = office
-        self._last = (office.wall(), office.mono())
+        self._stepped = 0.0
+        """How far the wall clock was from the time we go by, at the last look."""
         self._next = 0.0
         self.bad_since: float | None = None
         """Monotonic: since when the clocks disagree; None: they agree."""
@@ -46,17 +48,24 @@ class ClockWatch:
     def work(self) -> float | None:
         """Look at every wake-up whether the wall clock stepped, and each second how far it is off."""
         office = self._office
-        wall, mono = office.wall(), office.mono()
-        stepped = (wall - self._last[0]) - (mono - self._last[1])
-        self._last = wall, mono
-        if abs(stepped) > STEP:
+        wall, mono, before, self._stepped = office.clock.wall(), office.mono(), self._stepped, office.stepped
+        if abs(self._stepped - before) > STEP:
+            stepped = self._stepped - before
             log.warning("the wall clock of this machine stepped by %+.1f s", stepped)
             office.holds.set("clock", f"the wall clock of this machine stepped by {stepped:+.1f} s; checking")
             self._next, self.bad_since = mono + EVERY, self.bad_since or mono
             return EVERY
-        if mono < self._next:
-            return self._next - mono
-        self._next = mono + EVERY
+        if mono >= self._next:
+            self._next = mono + EVERY
+            self._compare(mono)
+        if "clock" not in office.holds.reasons:
+            office.trust(wall, mono)
+            self._stepped = 0.0
+        return max(0.0, self._next - mono)
+
+    def _compare(self, mono: float) -> None:
+        """How far our wall clock is off etcd's."""
+        office = self._office
         if "clock" in office.holds.reasons:
             self._measure()
         off = skew(office.client, office.clock)
@@ -70,7 +79,6 @@ class ClockWatch:
         else:
             self.bad_since = None
             office.holds.clear("clock")
-        return EVERY
 
     def _measure(self) -> None:
         """A fresh look at etcd's clock: an idle leader would go on believing old measurements."""

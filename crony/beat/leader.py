@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 from crony.beat.book import Book
-from crony.beat.clockwatch import ClockWatch
+from crony.beat.clockwatch import STEP, ClockWatch
 from crony.beat.commit import Committer, Result, Verdict
 from crony.beat.desk import Desk
 from crony.beat.duties.ages import Ages
@@ -119,7 +119,6 @@ class Leader:
             room = AlertRoom(client, keys, undelivered).background
         firing = Firing(self.office, undelivered, room)
         self._duties: list[Duty] = [
-            self._clockwatch,
             ZoneWatch(self.office, firing),
             firing,
             Inbox(self.office),
@@ -168,7 +167,7 @@ class Leader:
     @property
     def held(self) -> bool:
         """Whether nothing may be dispatched now."""
-        return bool(self.office.holds) or self.office.book.stopped
+        return bool(self.office.holds) or self.office.book.stopped or abs(self.office.stepped) > STEP
 
     def hand_over(self) -> None:
         """Say that the next leader of the shard follows by agreement, and is no news. Raises as the client."""
@@ -212,9 +211,10 @@ class Leader:
             return
         if self.office.committer.idle:
             book.pools.nothing_under_way()
+        wishes = [self._work(self._clockwatch)]  # before anything is decided
         # By turns: a duty with a mountain of work must not take every place in the committer.
         self._turn = (self._turn + 1) % len(self._duties)
-        wishes = [self._work(duty) for duty in self._duties[self._turn :] + self._duties[: self._turn]]
+        wishes += [self._work(duty) for duty in self._duties[self._turn :] + self._duties[: self._turn]]
         self._forget()
         if self.household is not None:
             self.household.runs_known_to(self._revisions[-1])

@@ -64,9 +64,24 @@ class Office:
     counts: Counter[str] = field(default_factory=Counter)
     """What happened in this term, by name."""
 
+    def __post_init__(self) -> None:
+        """The wall clock counts as right until somebody looks."""
+        self._trusted = self.clock.wall(), self.clock.monotonic()
+
     def wall(self) -> float:
-        """Whether something is due."""
-        return self.clock.wall()
+        """Whether something is due: the wall clock as it was when it was last found right, carried on by the monotonic
+        one. So nothing is decided by a clock that has just stepped, and that nobody has looked at yet."""
+        wall, mono = self._trusted
+        return wall + self.clock.monotonic() - mono
+
+    def trust(self, wall: float, mono: float) -> None:
+        """The wall clock was right: `wall`, when the monotonic one was at `mono`."""
+        self._trusted = wall, mono
+
+    @property
+    def stepped(self) -> float:
+        """How far the wall clock is now from what it was found to be, seconds."""
+        return self.clock.wall() - self.wall()
 
     def mono(self) -> float:
         """How long something took."""

@@ -10,10 +10,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from crony.beat.duties.firing import Firing
 from crony.domain.outcome import Kind
 from crony.errors import Halted
 from crony.etcd.client import Client
@@ -209,6 +211,29 @@ def test_who_has_the_wrong_time_does_not_lead(place: Stage) -> None:
     assert upto <= time.time() and all(fire <= time.time() for fire in place.fires(job))
     clock.shift = 0.0
     until(lambda: wrong.status().get("held") == {}, 10, "it to go on")
+
+
+def test_nothing_is_decided_by_a_clock_that_has_just_stepped(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step comes between the leader's look at its clock and its decision, in the same round."""
+    place.node("n1")
+    clock, real = ShiftedClock(), Firing.work
+    at = datetime.fromtimestamp(int(time.time()) + 1800, UTC).isoformat()
+    job = place.publish(schedule={"at": at})
+    centre = place.centre(clock=clock).leads()
+    stepped: list[float] = []
+
+    def work(self: Firing) -> float | None:
+        if job.id in self._due and not stepped:
+            clock.shift = 3600.0
+            stepped.append(self._office.wall())
+        return real(self)
+
+    monkeypatch.setattr(Firing, "work", work)
+    until(lambda: "clock" in centre.status().get("held", {}), 10, "the step to be noticed")
+    assert abs(stepped[0] - time.time()) < 60 and not place.fires(job)
+    clock.shift = 0.0
+    until(lambda: centre.status().get("held") == {}, 10, "it to go on")
+    assert not place.fires(job) and place.done(job).upto_at < time.time() + 1
 
 
 def test_a_restored_etcd_halts_the_centre(place: Stage, tmp_path: Path) -> None:

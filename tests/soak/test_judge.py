@@ -455,6 +455,13 @@ def too_early() -> Tale:
     return tale
 
 
+@breaks("no cursor runs ahead")
+def decided_for_an_hour() -> Tale:
+    tale = Tale()
+    tale.publish(cursor=T0 + 3600)
+    return tale
+
+
 @breaks("records count right")
 def miscounted() -> Tale:
     tale = Tale().begin(misfire={"after": "2s", "policy": "skip"})

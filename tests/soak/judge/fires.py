@@ -13,6 +13,9 @@ from tests.soak.judge.runs import handed_out
 EARLY = 0.5
 """Seconds by which a decision may precede its instant: clocks differ."""
 
+AHEAD = 3.0
+"""Seconds by which a cursor may be ahead of the time: a clock that is further off must not decide anything."""
+
 
 @dataclass
 class Decided:
@@ -71,6 +74,8 @@ class Fires(Judge):
         job, upto = change.parts[1], int(change.new.told["upto_at"])
         decided.before = int(change.old.told["upto_at"]) if change.old else None
         decided.upto = upto
+        if upto > step.high + AHEAD:
+            self.say("no cursor runs ahead", f"{job} at revision {step.revision}: by {upto - step.high:.1f} s")
         if upto < self._upto.get(job, upto):
             self.say("decided is decided", f"{job} at revision {step.revision}: back from {self._upto[job]} to {upto}")
         self._upto[job] = max(upto, self._upto.get(job, upto))
