@@ -32,6 +32,8 @@ class Standing:
 
     revision: int
     """The one that is live."""
+    since_at: int | None = None
+    """Instants later than this second are due by its schedule; earlier ones by those before it."""
     next_at: int | None = None
     """With a delay after the end: the next instant, where it is known."""
     awaits: str = ""
@@ -45,10 +47,15 @@ class Standing:
     def of(cls, live: LiveJob, done: Done | None) -> Standing:
         """What a published job and its cursor say together."""
         if done is not None and done.held and not live.deleted and done.held_revision >= live.revision:
-            return cls(live.revision, held=done.held, held_at=done.held_at or None)
+            return cls(live.revision, live.since_at, held=done.held, held_at=done.held_at or None)
         if done is None or live.deleted or not any(schedule.after_end for schedule in live.schedules):
-            return cls(live.revision)
-        return cls(live.revision, afterend.known(live, done).next_due(done.upto_at), afterend.awaited(live, done))
+            return cls(live.revision, live.since_at)
+        return cls(
+            live.revision,
+            live.since_at,
+            afterend.known(live, done).next_due(done.upto_at),
+            afterend.awaited(live, done),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,12 @@ class JobView:
     def live_revision(self) -> int | None:
         """The revision that the centre sees."""
         return self.standing.revision if self.standing else None
+
+    @property
+    def live_from(self) -> int | None:
+        """The first second that is decided by the saved schedule; None: it is not live, or etcd did not say."""
+        since = self.standing.since_at if self.standing and self.live else None
+        return None if since is None else since + 1
 
     @property
     def live(self) -> bool:

@@ -142,6 +142,7 @@ def get(name: str, api: Api, form: str) -> None:
             ("because", (found.get("held") or {}).get("reason")),
             ("revision", found["revision"]),
             ("live revision", found.get("live_revision")),
+            ("live from", show.moment(found["live_from"]) if found.get("live_from") else None),
             ("next fire", _next(found)),
             ("last run", last.get("id")),
             ("outcome", last.get("outcome")),
@@ -369,6 +370,10 @@ def _next(found: dict[str, Any]) -> str:
 
 
 def _say_next(found: dict[str, Any]) -> None:
+    if found.get("live_from"):
+        show.hint(f"  live from {show.moment(found['live_from'])}")
+    else:
+        show.hint("  saved, and live as soon as etcd can be reached")
     if found.get("next_fire_at"):
         show.hint(f"  next fire {show.moment(found['next_fire_at'])} ({show.away(found['next_fire_at'])})")
     else:

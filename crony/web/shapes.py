@@ -34,6 +34,7 @@ def job(info: JobInfo) -> dict[str, Any]:
         "revision": view.revision,
         "generation": view.generation,
         "live_revision": view.live_revision,
+        "live_from": rfc3339(view.live_from),
         "document": view.document,
         "next_fire_at": rfc3339(info.next_at),
         "awaits": (view.standing.awaits or None) if view.standing else None,

@@ -24,6 +24,9 @@ def test_a_job_is_created_live_and_found_by_id_and_name(api: Api) -> None:
     assert (body["revision"], body["live_revision"], body["enabled"], body["last_run"]) == (1, 1, True, None)
     assert body["document"]["schedule"] == {"cron": "30 1 * * *", "timezone": "Asia/Shanghai", "dst": "once"}
     assert body["next_fire_at"].endswith("17:30:00+00:00")
+    assert (
+        0 < (datetime.fromisoformat(body["live_from"]) - datetime.fromisoformat(body["created_at"])).total_seconds() < 9
+    )
     assert api("GET", f"jobs/{body['id']}").json() == api("GET", "jobs/billing%2Fclose-day").json() == body
     assert api("GET", "jobs/billing/close-day").status_code == 404
 
@@ -55,6 +58,7 @@ def test_an_edit_needs_the_revision_it_was_made_from(api: Api) -> None:
     done = api("PUT", f"jobs/{ident}", json=change, headers={"if-match": '"1"'})
     assert (done.status_code, done.headers["etag"], done.json()["document"]["timeout"]) == (200, '"2"', "5m")
     assert done.json()["live_revision"] == 2
+    assert done.json()["live_from"] == api("GET", f"jobs/{ident}").json()["live_from"]
     assert api("PUT", f"jobs/{ident}", json=document("x"), headers={"if-match": '"1"'}).status_code == 412
     assert api("PUT", f"jobs/{ident}", json=document("x"), headers={"if-match": "*"}).json()["revision"] == 3
     assert [v["revision"] for v in api("GET", f"jobs/{ident}/versions").json()["items"]] == [3, 2, 1]

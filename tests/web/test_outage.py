@@ -42,7 +42,7 @@ def test_without_etcd_history_and_definitions_are_shown_and_edits_are_kept(
 
     saved = api("PUT", "jobs/team%2Freport", json=document("team/report", timeout="5m"), headers={"if-match": '"1"'})
     assert saved.status_code == 202 and saved.json()["revision"] == 2
-    assert saved.json()["live_revision"] is None
+    assert saved.json()["live_revision"] is None and saved.json()["live_from"] is None
     assert api("POST", "jobs/team%2Freport:run").status_code == 503
     assert browser.post(f"/jobs/{view.id}/run").status_code == 503
     refused = api("GET", "runs")
