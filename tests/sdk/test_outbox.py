@@ -141,6 +141,26 @@ def test_a_lane_is_sent_by_one_process_at_a_time(outbox: Outbox) -> None:
         assert os.waitpid(child, 0)[1] == 0
 
 
+def test_no_other_process_sends_what_is_being_sent(outbox: Outbox) -> None:
+    assert isinstance(outbox.store, Directory)
+    spool, go = outbox.store.path, threading.Event()
+
+    def answer(asked: Asked) -> tuple[int, dict[str, str], bytes]:
+        go.wait(30)
+        return 200, {"Content-Type": "application/json"}, b'{"state": "ended"}'
+
+    with service(answer) as web:
+        outbox.later(Report(f"{web.url}/api/v1/runs/r/attempts/1", "t", "complete", {}))
+        until(lambda: web.asked)
+        for path in files(spool):
+            os.utime(path, (1, 1))  # old enough to look as if it had been left
+        other = reporter("assert not box.flush(0.5)", spool, [])
+        assert other.wait(60) == 0 and other.stdout is not None
+        other.stdout.close()
+        go.set()
+        assert outbox.flush(10) and len(web.asked) == 1
+
+
 def test_reports_of_an_attempt_keep_their_order_over_an_outage(crony: FakePlatform, outbox: Outbox) -> None:
     attempt, other = crony.attempt(), crony.attempt()
     done = Completion.from_headers(attempt.headers, spool=outbox)
