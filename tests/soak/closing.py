@@ -97,7 +97,7 @@ def _everything_right(world: World) -> None:
         world.resume(name)
         if not name.endswith("-twin") and not process.running:
             world.start(name)
-    until(lambda: world.crony._alive(), 30, "the web to answer")
+    until(lambda: world.crony._alive(world.crony.port), 30, "the web to answer")
     until(world.leader, 20, "a leader")
 
 
