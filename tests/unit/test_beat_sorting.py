@@ -30,6 +30,7 @@ def test_everything_about_a_job_lies_with_one_shard() -> None:
             KEYS.done(job),
             KEYS.run_wait(run),
             KEYS.run_acc(run),
+            KEYS.run_beat(run),
             KEYS.out(run, 1),
             KEYS.cmd("n", run),
         ]

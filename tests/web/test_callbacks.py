@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from crony.errors import Unavailable
+from crony.domain.job import parse
+from crony.errors import Invalid, Unavailable
 from crony.store import archive
+from crony.web import job_fields
 from crony.web.callbacks import CALLS
 from crony.web.wiring import Web
 from tests.helpers.callee import Callee
-from tests.web.conftest import Api
+from tests.web.conftest import Api, Browser, text_of
 
 RUNNING = {"state": "running", "outcome": None, "cancel": False}
 
@@ -77,6 +79,25 @@ def test_a_whole_life(web: Web, calls: Calls, api: Api) -> None:
     assert {key: refused.json()[key] for key in ("status", "outcome", "attempt")} == {
         "status": 409, "outcome": "succeeded", "attempt": 1,
     }  # fmt: skip
+
+
+def test_people_see_how_far_it_is(web: Web, calls: Calls, browser: Browser) -> None:
+    path = f"/runs/{calls.callee.run}"
+    assert "Nothing was heard of it yet" in text_of(browser.get(path).text)
+    calls("progress", {"percent": 55.5, "message": "<b>rows</b>"})
+    web.live.forget()
+    page = browser.get(path).text
+    assert "55.5 % done" in text_of(page) and "&lt;b&gt;rows&lt;/b&gt;" in page and "<b>rows" not in page
+    chinese = text_of(browser.get(path, headers={"accept-language": "zh"}).text)
+    assert "已完成 55.5 %" in chinese and "被调用方已接受" in chinese
+    form = {"async_deadline": "2h", "async_heartbeat": "5m"}
+    made = job_fields.document({**job_fields.DEFAULTS, "name": "later", "command": "true", **form})
+    assert made["async"] == {"deadline": "2h", "heartbeat": "5m"}
+    shown = job_fields.fields(made)
+    assert shown is not None and {name: shown[name] for name in form} == form
+    with pytest.raises(Invalid) as caught:
+        parse(job_fields.document({**job_fields.DEFAULTS, "name": "x", "command": "true", "async_heartbeat": "5m"}))
+    assert job_fields.field_of(caught.value, job_fields.DEFAULTS) == "async_deadline"
 
 
 def test_days_later_the_answers_are_the_same(web: Web, calls: Calls) -> None:
