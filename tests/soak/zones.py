@@ -49,7 +49,7 @@ def zones(instant: int) -> list[Zone]:
         Zone("Soak/Back", instant, 3 * 3600, -3600),
         Zone("Soak/Half", instant, 2 * 3600, 1800),
         Zone("Soak/Midnight", instant, 0, 3600),
-        Zone("Soak/Day", instant, 0, DAY),
+        Zone("Soak/Day", instant, 0 if instant % DAY else 60, DAY),  # at most a minute less than a day from UTC
     ]
 
 
