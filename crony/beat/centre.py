@@ -134,7 +134,7 @@ class Centre:
     def _know_the_past(self, stop: threading.Event) -> bool:
         """Compare etcd with what is known of it; False when it is away. Raises `Halted`."""
         try:
-            self._watermark.look(self.client)
+            self._watermark.begin(self.client)
             return True
         except Halted:
             raise

@@ -186,7 +186,7 @@ class Feed:
 
     def _share(self, event: Event, listeners: tuple[Listener, ...], shares: list[list[Event]]) -> None:
         owner, first = self._whose(event.key, event.value if event.kind == "put" else None)
-        is_request = event.kind == "put" and event.key.startswith(self._keys.run_in(""))
+        is_request = event.kind == "put" and event.key.startswith((self._keys.run_in(""), self._keys.backfill("")))
         for listener, mine in zip(listeners, shares, strict=True):
             if owner in (ALL, listener.part.number) or (first and listener.part.first):
                 mine.append(event)

@@ -232,9 +232,9 @@ class Catalog:
         detail = {"name": row.name, "revision": row.revision}
         audit.add(session, entry, actor, f"job.{action}", "job", row.id, detail, address)
 
-    def reconcile(self) -> Reconciled:
+    def reconcile(self, *, now: float | None = None) -> Reconciled:
         """Make etcd agree with the database (see `Publisher.reconcile`)."""
-        return self._publisher.reconcile()
+        return self._publisher.reconcile(now=now)
 
     # -- reading ---------------------------------------------------------------------------
 

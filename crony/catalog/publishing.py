@@ -57,7 +57,9 @@ class Publisher:
             standing = Standing(int(published))
         return replace(view, standing=standing)
 
-    def _publish(self, view: JobView, job: Job | None, *, free: bool = True, claim: bool = True) -> int | str:
+    def _publish(
+        self, view: JobView, job: Job | None, *, free: bool = True, claim: bool = True, now: float | None = None
+    ) -> int | str:
         live = LiveJob(
             view.id,
             view.name,
@@ -67,15 +69,15 @@ class Publisher:
             deleted=view.deleted_at is not None,
         )
         try:
-            return publish(self.client, self.keys, self.sealer, live, late=True, claim=claim)
+            return publish(self.client, self.keys, self.sealer, live, late=True, claim=claim, now=now)
         except Conflict:
             holder = self._former_holder(view.name) if free else None
             if holder is None:
                 raise
         # The job that has our name in etcd gave it up in the database. It may want the one we have there.
-        self._publish(holder, None, free=False, claim=False)
-        published = self._publish(view, job, free=False)
-        self._publish(holder, None, free=False)
+        self._publish(holder, None, free=False, claim=False, now=now)
+        published = self._publish(view, job, free=False, now=now)
+        self._publish(holder, None, free=False, now=now)
         return published
 
     def _filled(self, job: Job) -> Job:
@@ -100,11 +102,12 @@ class Publisher:
         holder = self.db.read(lambda session: session.get(JobRow, ident))
         return None if holder is None or holder.live_name == name else view_of(holder)
 
-    def reconcile(self) -> Reconciled:
+    def reconcile(self, *, now: float | None = None) -> Reconciled:
         """Make etcd agree with the database: publish what is missing or older there, put tombstones where deleted.
 
         Reads etcd first, then the database, so that a save in between is never undone; never lowers a
-        revision (a higher one in etcd is reported and left). Raises `Unavailable` when either is away.
+        revision (a higher one in etcd is reported and left). `now`: the instant from which what is published holds
+        (default: etcd's). Raises `Unavailable` when either is away.
         """
         result = Reconciled()
         names = {kv.value.decode("utf-8", "replace"): kv.key for kv in self.client.list(self.keys.name("")).kvs}
@@ -116,9 +119,9 @@ class Publisher:
                 there = live.get(ident)
                 if there is None:
                     if not deleted:
-                        self._mend(ident, result.published, result)
+                        self._mend(ident, result.published, result, now)
                 elif there[0] < revision or (there == (revision, False) and names.get(ident) != self.keys.name(name)):
-                    self._mend(ident, result.deleted if deleted else result.published, result)
+                    self._mend(ident, result.deleted if deleted else result.published, result, now)
                 elif there[0] > revision:
                     result.ahead.append(ident)
                     log.error(
@@ -135,10 +138,10 @@ class Publisher:
             log.info("reconcile published %d jobs and deleted %d", len(result.published), len(result.deleted))
         return result
 
-    def _mend(self, ident: str, done: list[str], result: Reconciled) -> None:
+    def _mend(self, ident: str, done: list[str], result: Reconciled, now: float | None) -> None:
         try:
             view = self.db.read(lambda session: view_of(session.get_one(JobRow, ident)))
-            self._publish(view, None)
+            self._publish(view, None, now=now)
             done.append(ident)
         except (Unavailable, Unknown):
             raise

@@ -34,6 +34,7 @@ COMMANDS = {
     "web": ("crony.cli.roles:web", "start the web console and API"),
     "flower": ("crony.cli.roles:flower", "start Flower (wraps `celery -A crony flower`)"),
     "doctor": ("crony.cli.doctor:doctor", "is etcd fit: members, room, alarms, clock, access"),
+    "recover": ("crony.cli.recover:recover", "after etcd or the database was restored from a backup"),
     "db": ("crony.cli.db:db", "the database: upgrade, check"),
     "user": ("crony.cli.account:user", "people: a one-time sign-in link"),
     "token": ("crony.cli.account:token", "API tokens for machines: create, list, revoke"),

@@ -23,6 +23,8 @@ class Mark(Record):
     nonce: str = ""
     at: float = 0.0
     """When it was put, by etcd's clock."""
+    archived: int = 0
+    """Revision of the mark that the database had confirmed by then: one that knows less was restored itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Seen(Record):
     at: float = 0.0
     revision: int = 0
     cluster: str = ""
+    archived: int = 0
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -55,3 +58,11 @@ def past(kept: Seen, found: Seen) -> str:
     if found.mod == kept.mod and found.nonce != kept.nonce:
         return "the same revision holds other data than before"
     return ""
+
+
+def behind(kept: Seen | None, found: Seen) -> str:
+    """Why the database, which knows `kept`, is older than what it confirmed once; empty: it is not."""
+    if not found.archived or (kept is not None and (kept.epoch, kept.mod) >= (found.epoch, found.archived)):
+        return ""
+    last = rfc3339(kept.at) if kept is not None else "never"
+    return f"its last note of etcd is of {last}, a later one was confirmed by it"

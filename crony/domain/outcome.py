@@ -34,6 +34,7 @@ class SkipReason(StrEnum):
     PAUSED = "paused"
     ERROR = "error"
     DELETED = "deleted"
+    RESTORED = "restored"  # etcd was restored from a backup, and nobody knows what became of the fire
 
 
 @dataclass(frozen=True, slots=True)

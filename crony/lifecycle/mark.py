@@ -8,6 +8,7 @@ from crony.domain.mark import Mark, Seen, past
 from crony.domain.run import UnknownRecord
 from crony.errors import Halted
 from crony.etcd.client import KV, Client
+from crony.etcd.errors import BadRequest, Compacted
 from crony.etcd.keys import Keys
 from crony.lifecycle.move import Move
 
@@ -27,7 +28,8 @@ def seen(kv: KV | None, revision: int, cluster: str) -> Seen:
     mark = Mark.read(kv.value)
     if type(mark.epoch) is not int or not isinstance(mark.nonce, str) or not isinstance(mark.at, int | float):
         raise UnknownRecord("the mark of the namespace is not one", hint=HINT)
-    return Seen(mark.epoch, mark.nonce, kv.mod, mark.at, revision, cluster)
+    archived = mark.archived if type(mark.archived) is int else 0
+    return Seen(mark.epoch, mark.nonce, kv.mod, mark.at, revision, cluster, archived)
 
 
 def check(kept: Seen, found: Seen) -> None:
@@ -37,7 +39,22 @@ def check(kept: Seen, found: Seen) -> None:
         raise Halted("etcd's data went back in time", why=why, hint=HINT)
 
 
-def put(keys: Keys, before: Seen, *, at: float, epoch: int | None = None) -> tuple[Move, Mark]:
-    """The next mark after `before`; with `epoch` the one that a recovery ends with."""
-    mark = Mark(before.epoch if epoch is None else epoch, secrets.token_hex(8), at)
+def same_history(client: Client, keys: Keys, kept: Seen) -> bool | None:
+    """Whether etcd's data went through what was kept; None: that is compacted away. Raises as the client."""
+    if not kept.mod:
+        return None
+    try:
+        then = client.get(keys.mark, revision=kept.mod)
+    except (Compacted, BadRequest):  # the latter: a revision that is still to come
+        return None
+    return then is not None and then.mod == kept.mod and seen(then, 0, "").nonce == kept.nonce
+
+
+def put(keys: Keys, before: Seen, *, at: float, epoch: int | None = None, archived: int = 0) -> tuple[Move, Mark]:
+    """The next mark after `before`; with `epoch` the one that a recovery ends with. `archived`: revision of the one
+    that the database has confirmed since."""
+    if epoch is None:
+        mark = Mark(before.epoch, secrets.token_hex(8), at, max(before.archived, archived))
+    else:
+        mark = Mark(epoch, secrets.token_hex(8), at)
     return Move({keys.mark: before.mod}, puts={keys.mark: mark.encode()}, proof=keys.mark), mark

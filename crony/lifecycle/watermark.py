@@ -10,9 +10,10 @@ from pathlib import Path
 
 from crony.domain.mark import Seen, past
 from crony.domain.run import UnknownRecord
+from crony.errors import Halted
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
-from crony.lifecycle.mark import check, look
+from crony.lifecycle.mark import HINT, check, look, same_history
 
 log = logging.getLogger("crony.etcd")
 
@@ -22,7 +23,7 @@ class Watermark:
 
     def __init__(self, folder: str, keys: Keys) -> None:
         self._path = Path(folder) / f"revision-{keys.namespace.replace('/', '%2F')}.json" if folder else None
-        self._keys, self._lock, self.was_past = keys, threading.Lock(), False
+        self._keys, self._lock = keys, threading.Lock()
         self.kept = self._load()
         """The furthest that was seen."""
 
@@ -41,15 +42,23 @@ class Watermark:
                 self.kept = found
                 self._write(found)
 
+    def begin(self, client: Client) -> Seen:
+        """As `look`, at the start of a process: others may have led meanwhile who noticed nothing."""
+        kept, found = self.kept, look(client, self._keys)
+        check(kept, found)
+        if found.epoch == kept.epoch and same_history(client, self._keys, kept) is False:
+            raise Halted("etcd's data went back in time", why="it did not go through what was seen before", hint=HINT)
+        self.keep(found)
+        return found
+
     def recovered(self, client: Client) -> bool:
-        """Whether etcd was recovered since, or is again what it was. Raises as the client."""
+        """Whether etcd was recovered since, or is for certain what it was before. Raises as the client."""
         found = look(client, self._keys)
-        self.was_past = self.was_past or bool(past(self.kept, found))
-        if found.epoch > self.kept.epoch or (self.was_past and not past(self.kept, found)):
-            self.keep(found)
-            self.was_past = False
-            return True
-        return False
+        went_on = not past(self.kept, found) and same_history(client, self._keys, self.kept)
+        if found.epoch <= self.kept.epoch and not went_on:
+            return False
+        self.keep(found)
+        return True
 
     def _write(self, found: Seen) -> None:
         if self._path is None:

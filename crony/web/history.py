@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 
+from crony.domain.mark import behind
 from crony.errors import CronyError, Halted
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
@@ -23,6 +24,8 @@ class History:
         self._settings, self._namespace = settings, keys.namespace
         self._watermark = Watermark("", keys)
         self._halted: Halted | None = None
+        self.behind = ""
+        """Why the database is an earlier one than it was; empty: it is not."""
 
     def look(self, client: Client, db: Database | None) -> str:
         """Why etcd must not be used; empty: it may, or is away. Every call of `client` raises it from then on.
@@ -32,12 +35,15 @@ class History:
         if self._halted is not None:
             self._look_again(client)
         else:
+            kept = None
             with contextlib.suppress(CronyError):
                 kept = marks.load(db, self._namespace) if db is not None else None
                 if kept is not None:
                     self._watermark.keep(kept)
             try:
-                self._watermark.look(client)
+                found = self._watermark.look(client)
+                if db is not None:
+                    self.behind = behind(kept, found)
             except Halted as error:
                 log.critical("%s", error)
                 self._halted = error

@@ -38,6 +38,8 @@ class Health:
     database: str = ""
     halted: str = ""
     """Why nothing is dispatched until somebody recovers etcd; empty: it was not restored."""
+    behind: str = ""
+    """Why the database is an earlier one than it was; empty: it is not."""
     etcd_facts: Any = None
     database_ms: float | None = None
 
@@ -104,7 +106,7 @@ class Web:
                 facts = self.client.status()
         except CronyError as error:
             etcd = str(error)
-        return Health(etcd, database, halted, facts, milliseconds)
+        return Health(etcd, database, halted, self._history.behind, facts, milliseconds)
 
 
 def _version() -> str:

@@ -80,6 +80,12 @@ SAID = (
         N_("this node cannot say where to call back: it needs CRONY_API or CRONY_API_PUBLIC"),
     ),
     (r"its node was lost", N_("its node was lost")),
+    (
+        r"etcd was restored from a backup",
+        N_("etcd was restored from a backup"),
+    ),
+    (r"it may have run since", N_("it may have run since")),
+    (r"whether they ran since is not known", N_("whether they ran since is not known")),
     (r"stopped, because its node was cut off from etcd", N_("stopped, because its node was cut off from etcd")),
     (
         r"given up: delivered (?P<n>\d+) times and never started",

@@ -91,7 +91,7 @@ class Liveness:
         self._session.renewed = CUTOFF.renewed
         while True:
             try:
-                self._watermark.look(process.client)
+                self._watermark.begin(process.client)
                 self._started_at = self._started_at or process.now()
                 register(
                     process.client, process.keys, self._session, self.facts(), patience=settings.node_ttl + 2, wait=wait

@@ -11,6 +11,7 @@ import pytest
 
 from crony.beat.duties import marking
 from crony.domain.mark import Mark, Seen
+from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.lifecycle.mark import look
 from crony.store import marks
@@ -31,6 +32,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def place(etcd: EtcdServer, keys: Keys, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(marking, "EVERY", 0.1)
+    monkeypatch.setattr(marking, "KEEP_EVERY", 0.1)
     with stage(etcd.endpoint, keys, database_url=database.url.render_as_string(hide_password=False)) as made:
         yield made
 
@@ -100,3 +102,29 @@ def test_etcd_restored_under_a_running_centre(own_etcd: EtcdServer, keys: Keys, 
         centre.stop()
         again = place.centre(state_dir=str(tmp_path / "state"))
         until(lambda: again.centre.halted, 15, "its next start to halt, too")
+
+
+def test_a_history_that_another_centre_went_on_with_is_not_the_same(
+    own_etcd: EtcdServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knew nothing of the restore has led since: revision and mark are beyond what was seen before."""
+    monkeypatch.setattr(marking, "EVERY", 0.1)
+    with stage(own_etcd.endpoint, keys, leader_ttl=1.0) as place:
+        one = place.lead(state_dir=str(tmp_path / "one"))
+        own_etcd.stop()
+        shutil.copytree(own_etcd.data_dir / "data", tmp_path / "backup")
+        own_etcd.start()
+        mod = look(place.client, keys).mod
+        until(lambda: look(place.client, keys).mod > mod, 15, "it to go on")
+        one.stop()
+        seen = look(place.client, keys)
+        own_etcd.kill()
+        own_etcd.wipe()
+        shutil.copytree(tmp_path / "backup", own_etcd.data_dir / "data")
+        own_etcd.start()
+        two = place.lead(centre="two", state_dir=str(tmp_path / "two"))
+        with Client([own_etcd.endpoint]) as client:
+            until(lambda: look(client, keys).mod > seen.mod + 1, 15, "the other one to go beyond")
+        again = place.centre(state_dir=str(tmp_path / "one"))
+        until(lambda: again.centre.halted, 15, "it to halt nevertheless")
+        assert two.status()["leads"] and "did not go through" in str(again.centre.halted)

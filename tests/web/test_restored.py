@@ -6,6 +6,7 @@ from crony.domain.mark import Mark, Seen
 from crony.etcd.client import Client
 from crony.store import marks
 from crony.web.wiring import Web
+from tests.helpers.wait import until
 from tests.web.conftest import Api, Browser, text_of
 
 
@@ -30,6 +31,6 @@ def test_a_restored_etcd_is_said_and_not_used(web: Web, api: Api, browser: Brows
     plain.put(web.keys.mark, Mark(1, "recovered", 1.0).encode())
     web.health.forget()
     assert browser.get("/readyz").text == "ready\n"
-    assert "crony recover" not in browser.get("/jobs").text
+    until(lambda: "crony recover" not in browser.get("/jobs").text, 10, "what was read before to be forgotten")
     assert api("PUT", "control", json={"stop": True}).status_code == 200
     plain.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 from crony.beat.duty import Background
-from crony.domain.mark import Seen
+from crony.domain.mark import Seen, behind
 from crony.errors import CronyError, Halted
 from crony.etcd.client import Client
 from crony.lifecycle.mark import check, put
@@ -15,6 +17,9 @@ from crony.store import marks
 from crony.store.db import Database
 
 EVERY = 5.0
+KEEP_EVERY = 1.0
+"""Seconds: the database must not know outcomes of a time of which it has no mark."""
+CATALOGUE = "read docs/how-to/restore.md, then run `crony recover catalogue`; until then nothing of it is published"
 
 
 class Marking:
@@ -31,11 +36,13 @@ class Marking:
         """`halt` is told when etcd turns out to be older than what this centre or the database knows of it."""
         self._client, self._lead, self._watermark, self._halt = client, lead, watermark, halt
         self._found: Seen | None = None
+        self._archived = 0
         self.background = Background("mark", EVERY, lambda: self._halting(self._mark))
         self.keeping: Background | None = None
         """Telling the database."""
         if database is not None:
-            self.keeping = Background("mark-in-database", EVERY, lambda: self._halting(lambda: self._keep(database)))
+            keep = functools.partial(self._halting, functools.partial(self._keep, database))
+            self.keeping = Background("mark-in-database", KEEP_EVERY, keep)
 
     def _halting(self, work: Callable[[], None]) -> None:
         try:
@@ -46,15 +53,21 @@ class Marking:
 
     def _mark(self) -> None:
         before = self._watermark.look(self._client)  # first of all: a new mark would hide that an old one is back
-        move, _ = put(self._lead.keys, before, at=self._client.now())
+        move, _ = put(self._lead.keys, before, at=self._client.now(), archived=self._archived)
         if not self._client.txn(transaction(self._lead, [move])).succeeded:
             raise CronyError("the mark could not be put", why="another centre leads, or put one just now")
         self._found = self._watermark.look(self._client)
 
     def _keep(self, database: Database) -> None:
-        if self._found is None:
+        found = self._found
+        if found is None:
             return
-        later = marks.keep(database, self._lead.keys.namespace, self._found)
+        why = behind(marks.load(database, self._lead.keys.namespace), found)
+        if why:
+            raise CronyError("the database was restored to an earlier state", why=why, hint=CATALOGUE)
+        found = replace(found, revision=max(found.revision, self._client.revision))
+        later = marks.keep(database, self._lead.keys.namespace, found)
         if later is not None:
             # A leader after us may have noted more: what etcd says now decides.
             check(later, self._watermark.look(self._client))
+        self._archived = found.mod

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 
+from crony.beat.duties.marking import CATALOGUE
 from crony.beat.duty import Background
 from crony.catalog.jobs import Catalog
+from crony.domain.mark import behind
 from crony.domain.signing import Sealer
+from crony.errors import CronyError
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
+from crony.lifecycle.mark import look
+from crony.store import marks
 from crony.store.db import Database
 
 log = logging.getLogger("crony.beat")
@@ -21,6 +26,9 @@ def reconciling(database: Database, client: Client, keys: Keys, sealer: Sealer) 
     catalog = Catalog(database, client, keys, sealer)
 
     def reconcile() -> None:
+        why = behind(marks.load(database, keys.namespace), look(client, keys))
+        if why:  # a job deleted since that backup would live again
+            raise CronyError("the database was restored to an earlier state", why=why, hint=CATALOGUE)
         mended = catalog.pools.reconcile()  # before the jobs that name them
         if mended:
             log.warning("reconciled: published the pools %s", ", ".join(mended[:20]))

@@ -43,6 +43,7 @@ def readyz(web: TheWeb, request: Request, verbose: Annotated[str | None, Query(m
             *_leaders(web),
             f"time zone data: {_tzdata(web)}",
             f"database: {health.database or f'there ({health.database_ms:.1f} ms)'}",
+            *([f"database: restored to an earlier state; {health.behind}"] if health.behind else []),
         ]
     return Response("\n".join(lines) + "\n", 503 if down else 200, media_type="text/plain")
 

@@ -1,0 +1,239 @@
+"""`crony recover catalogue`: a database that was restored learns from etcd what has been published since (M5).
+
+Nothing is lowered: a job, calendar or pool of a higher revision in etcd is taken over, one that etcd knows as deleted
+is deleted. A job of which etcd knows nothing was most likely deleted since; it is kept, switched off.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from crony.catalog.jobs import Catalog
+from crony.catalog.keeping import names_of
+from crony.clock import SYSTEM
+from crony.domain import ids
+from crony.domain.calendar import parse_calendar
+from crony.domain.job import parse
+from crony.domain.livejob import LiveJob
+from crony.domain.pool import Pool
+from crony.domain.run import UnknownRecord
+from crony.domain.signing import BadSeal, Verifier
+from crony.errors import CronyError, Invalid
+from crony.etcd.client import Client
+from crony.etcd.keys import Keys
+from crony.lifecycle.mark import look
+from crony.store import audit, calendars, marks, pools
+from crony.store.db import Database
+from crony.store.models import CalendarRow, CalendarVersionRow, JobRow, JobVersionRow, PoolRow, PoolVersionRow
+from crony.store.search import searchable
+
+log = logging.getLogger("crony.recover")
+
+ACTOR = "crony recover"
+
+
+@dataclass(slots=True)
+class Imported:
+    """What was taken over, by name; `failed`: id to why."""
+
+    jobs: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    calendars: list[str] = field(default_factory=list)
+    pools: list[str] = field(default_factory=list)
+    switched_off: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def catalogue(db: Database, client: Client, keys: Keys, webs: Verifier, catalog: Catalog) -> Imported:
+    """Take over what is published. `webs` opens documents: others are nobody's. Raises as client and database."""
+    found, published = Imported(), set[str]()
+    _pools(db, client, keys, webs, found)  # before the jobs that name them
+    lives = _published(client, keys, webs, found)
+    for live in sorted(lives, key=lambda live: not live.deleted):  # deleted ones first: their names are free then
+        published.add(live.id)
+        try:
+            if live.deleted:
+                _delete(db, live, found)
+            else:
+                _take(db, live, found)
+        except Invalid as error:
+            found.failed[live.id] = str(error)
+    _switch_off(db, catalog, published | found.failed.keys(), found)
+    marks.keep(db, keys.namespace, look(client, keys))
+    return found
+
+
+def _published(client: Client, keys: Keys, webs: Verifier, found: Imported) -> list[LiveJob]:
+    prefix, lives = keys.job(""), []
+    for kv in client.list(prefix).kvs:
+        try:
+            lives.append(LiveJob.read(webs.open(kv.value)))
+        except (BadSeal, UnknownRecord) as error:
+            found.failed[kv.key.removeprefix(prefix)] = str(error)
+    return lives
+
+
+def _delete(db: Database, live: LiveJob, found: Imported) -> None:
+    def put(session: Session) -> bool:
+        row = session.get(JobRow, live.id, with_for_update=True)
+        if row is None or row.revision >= live.revision:
+            return False
+        row.revision, row.live_name, row.deleted_at = live.revision, None, live.published_at or _now()
+        row.updated_at, row.updated_by = _now(), ACTOR
+        calendars.name_them(session, row.id, ())
+        pools.name_them(session, row.id, ())
+        _note(session, row)
+        return True
+
+    if db.transaction(put):
+        found.deleted.append(live.name)
+
+
+def _take(db: Database, live: LiveJob, found: Imported) -> None:
+    """Raises `Invalid` for a document that cannot be saved here."""
+    document, contents = bare(live.document or {})
+    job = parse(document)
+
+    def put(session: Session) -> tuple[bool, list[str]]:
+        row = session.get(JobRow, live.id, with_for_update=True)
+        if row is not None and row.revision >= live.revision:
+            return False, []
+        holder = session.scalar(select(JobRow.id).where(JobRow.live_name == live.name, JobRow.id != live.id))
+        if holder is not None:
+            raise Invalid(
+                "name", f"{live.name} is the name of job {holder}", hint="rename that one, then run this again"
+            )
+        if row is None:
+            row = JobRow(id=live.id, created_at=live.published_at or _now())
+            session.add(row)
+        row.name = row.live_name = live.name
+        row.generation, row.revision, row.enabled = live.generation, live.revision, job.enabled
+        row.document, row.search, row.deleted_at = job.document(), searchable(job.document()), None
+        row.updated_at, row.updated_by = _now(), ACTOR
+        learnt = [name for name, content in contents.items() if _calendar(session, name, content)]
+        session.flush()
+        calendars.name_them(session, row.id, names_of(job.schedules))
+        pools.name_them(session, row.id, job.limits)
+        _note(session, row)
+        return True, learnt
+
+    taken, learnt = db.transaction(put)
+    if taken:
+        found.jobs.append(live.name)
+        found.calendars += learnt
+
+
+def _calendar(session: Session, name: str, content: Mapping[str, Any]) -> bool:
+    """Take over a calendar as a job has it, if it is later than the one here."""
+    made = parse_calendar(content)
+    row = session.get(CalendarRow, name, with_for_update=True)
+    of_name = CalendarVersionRow.name == name
+    known = session.scalar(select(func.max(CalendarVersionRow.revision)).where(of_name)) or 0
+    if (row is not None and row.revision >= made.revision) or known >= made.revision:
+        return False
+    described = {**made.document(), "description": row.document.get("description", "") if row is not None else ""}
+    if row is None:
+        row = CalendarRow(name=name)
+        session.add(row)
+    row.revision, row.document = made.revision, parse_calendar(described).document()
+    row.updated_at, row.updated_by = _now(), ACTOR
+    session.add(
+        CalendarVersionRow(name=name, revision=row.revision, save=ids.fresh("s"), action="recover",
+                           document=row.document, actor=ACTOR, at=row.updated_at)
+    )  # fmt: skip
+    detail = {"revision": row.revision}
+    audit.add(session, audit.entry_id(), ACTOR, "calendar.recover", "calendar", name, detail)
+    return True
+
+
+def _pools(db: Database, client: Client, keys: Keys, webs: Verifier, found: Imported) -> None:
+    prefix = keys.obj("pool", "")
+    for kv in client.list(prefix).kvs:
+        try:
+            pool = Pool.read(webs.open(kv.value))
+            taken = db.transaction(lambda session, pool=pool: _pool(session, pool))  # type: ignore[misc]
+        except (BadSeal, UnknownRecord) as error:
+            found.failed[kv.key.removeprefix(prefix)] = str(error)
+            continue
+        if taken:
+            found.pools.append(pool.name)
+
+
+def _pool(session: Session, pool: Pool) -> bool:
+    row = session.get(PoolRow, pool.name, with_for_update=True)
+    of_name = PoolVersionRow.name == pool.name
+    known = session.scalar(select(func.max(PoolVersionRow.revision)).where(of_name)) or 0
+    if known >= pool.revision:
+        return False
+    if row is None:
+        row = PoolRow(name=pool.name)
+        session.add(row)
+    row.revision, row.document = pool.revision, pool.document()
+    row.updated_at, row.updated_by = _now(), ACTOR
+    session.flush()
+    action = "delete" if pool.deleted else "recover"
+    session.add(
+        PoolVersionRow(name=row.name, revision=row.revision, save=ids.fresh("s"), action=action, document=row.document,
+                       actor=ACTOR, at=row.updated_at)
+    )  # fmt: skip
+    if pool.deleted:
+        session.delete(row)
+    audit.add(session, audit.entry_id(), ACTOR, "pool.recover", "pool", pool.name, {"revision": pool.revision})
+    return True
+
+
+def _switch_off(db: Database, catalog: Catalog, published: set[str], found: Imported) -> None:
+    """Jobs of which etcd knows nothing: saved, deleted and forgotten since the backup, or never published at all."""
+    query = select(JobRow.id, JobRow.name).where(JobRow.deleted_at.is_(None), JobRow.enabled.is_(True))
+    rows = db.read(lambda session: session.execute(query).all())
+    for ident, name in rows:
+        if ident in published:
+            continue
+        try:
+            catalog.set_enabled(ident, False, ACTOR)
+            found.switched_off.append(name)
+        except CronyError as error:
+            found.failed[ident] = str(error)
+
+
+def bare(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+    """A published document as it was saved, with the names of its calendars, and their contents."""
+    contents: dict[str, Mapping[str, Any]] = {}
+
+    def name(item: Any) -> Any:
+        if isinstance(item, Mapping):
+            contents[str(item.get("name"))] = item
+            return item.get("name")
+        return item
+
+    def one(schedule: Any) -> Any:
+        if not isinstance(schedule, Mapping) or not isinstance(schedule.get("calendars"), Mapping):
+            return schedule
+        kept = {part: [name(item) for item in items] if isinstance(items, list) else items
+                for part, items in schedule["calendars"].items()}  # fmt: skip
+        return {**schedule, "calendars": kept}
+
+    schedule = document.get("schedule")
+    plain = [one(item) for item in schedule] if isinstance(schedule, list) else one(schedule)
+    return ({**document, "schedule": plain} if "schedule" in document else dict(document)), contents
+
+
+def _note(session: Session, row: JobRow) -> None:
+    """The version and the audit entry."""
+    session.flush()
+    session.add(
+        JobVersionRow(job_id=row.id, revision=row.revision, save=ids.fresh("s"), action="recover", name=row.name,
+                      document=row.document, actor=ACTOR, at=row.updated_at)
+    )  # fmt: skip
+    detail = {"name": row.name, "revision": row.revision}
+    audit.add(session, audit.entry_id(), ACTOR, "job.recover", "job", row.id, detail)
+
+
+def _now() -> float:
+    return round(SYSTEM.wall(), 3)

@@ -1,0 +1,56 @@
+"""What a restored etcd holds, for a person who is to decide."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from crony.clock import rfc3339
+from crony.domain.mark import Seen
+from crony.domain.run import Done, UnknownRecord
+from crony.errors import CronyError
+from crony.etcd.client import Client
+from crony.etcd.keys import Keys
+from crony.lifecycle import centres
+from crony.lifecycle.look import live_runs
+from crony.store import recovery
+from crony.store.db import Database
+
+
+def survey(
+    client: Client, keys: Keys, found: Seen, seen: Mapping[str, Seen], reasons: Sequence[str], database: Database | None
+) -> list[tuple[str, object]]:
+    """Names and values. It only reads; raises as the client."""
+    alive = live_runs(client, keys)
+    states = Counter(str(run.state) for run in alive)
+    ended: object = "not known: no database"
+    if database is not None:
+        ended = sum(known.ended for known in recovery.runs(database, [run.run for run in alive]).values())
+    now = centres.look(client, keys)
+    leads = ", ".join(f"{told.name} (shard {told.shard})" for told in now.leaders.values())
+    return [
+        ("etcd now", _seen(found)),
+        *((f"seen by {who}", _seen(kept)) for who, kept in seen.items()),
+        ("so", "; ".join(reasons) or "etcd does not look restored"),
+        ("jobs", client.count(keys.job(""))),
+        ("decided up to", _cursors(client, keys)),
+        ("live runs", ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"),
+        ("of them ended since", ended),
+        ("leads", leads or "nobody"),
+    ]
+
+
+def _seen(seen: Seen) -> str:
+    last = f"marked {rfc3339(seen.at)}" if seen.mod else "never marked"
+    return f"revision {seen.revision}, {last}, recovered {seen.epoch} times"
+
+
+def _cursors(client: Client, keys: Keys) -> str:
+    """The latest cursor: about when the backup was made."""
+    latest = 0
+    for kv in client.list(keys.done("")).kvs:
+        try:
+            latest = max(latest, Done.read(kv.value).upto_at)
+        except (UnknownRecord, CronyError, TypeError):
+            continue
+    return rfc3339(latest) or "" if latest else "nothing"

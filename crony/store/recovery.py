@@ -1,0 +1,125 @@
+"""What a recovery asks of the archive: which fires of a job, and which runs, it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from crony.domain.outcome import Kind
+from crony.domain.run import State, Trigger
+from crony.store.db import Database
+from crony.store.models import JobRow, JobVersionRow, RunRow, SkipRow
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFires:
+    """Nominal seconds of the fires that became runs, and (first, last) of those skipped."""
+
+    runs: frozenset[int] = frozenset()
+    skips: tuple[tuple[int, int], ...] = ()
+
+    def has(self, instant: int) -> bool:
+        """Whether something is known to have become of a fire."""
+        return instant in self.runs or any(first <= instant <= last for first, last in self.skips)
+
+    @property
+    def last(self) -> int:
+        """The last of them; 0: there is none."""
+        return max([*self.runs, *(last for _, last in self.skips)], default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedJob:
+    """A job as the database has it. `versions`: (revision, saved at, document), oldest first."""
+
+    id: str
+    name: str
+    generation: int
+    revision: int
+    deleted_at: float | None
+    versions: tuple[tuple[int, float, dict[str, object]], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """A run as far as it was archived; `attempt` is the last one known to have ended."""
+
+    id: str
+    job: str
+    name: str
+    generation: int
+    revision: int
+    trigger: str
+    attempt: int
+    ended: bool
+    outcome: str
+    fire_at: float | None
+    requested_at: float | None
+
+
+def fires(db: Database, job: str, after: int) -> KnownFires:
+    """What is known of the fires of a job later than `after`. Raises `Unavailable`."""
+    mine = RunRow.job_id == job, RunRow.trigger == Trigger.SCHEDULE.value  # a backfill's runs are no fires
+    runs = select(RunRow.fire_at).where(*mine, RunRow.sort_at >= after, RunRow.fire_at > after)
+    skipped = SkipRow.job_id == job, SkipRow.trigger == Trigger.SCHEDULE.value
+    skips = select(SkipRow.fire_at, SkipRow.to_at).where(*skipped, SkipRow.decided_at >= after)
+    at = db.read(lambda session: session.scalars(runs).all())
+    ranges = db.read(lambda session: session.execute(skips).all())
+    return KnownFires(
+        frozenset(int(instant) for instant in at if instant is not None),
+        tuple((int(first), int(last if last is not None else first)) for first, last in ranges if first is not None),
+    )
+
+
+def runs(db: Database, wanted: Iterable[str]) -> dict[str, KnownRun]:
+    """Those of these runs that the archive knows; a skipped fire is a run that has ended. Raises `Unavailable`."""
+    todo, found = sorted(set(wanted)), dict[str, KnownRun]()
+    for start in range(0, len(todo), PAGE):
+        part = todo[start : start + PAGE]
+        rows = db.read(lambda session, part=part: session.scalars(select(RunRow).where(RunRow.id.in_(part))).all())  # type: ignore[misc]
+        found |= {row.id: _known(row) for row in rows}
+        query = select(SkipRow).where(SkipRow.run_id.in_(part))
+        for row in db.read(lambda session, query=query: session.scalars(query).all()):  # type: ignore[misc]
+            found.setdefault(
+                row.run_id,
+                KnownRun(row.run_id, row.job_id, row.job_name, row.generation, row.revision, row.trigger, 0, True,
+                         Kind.SKIPPED.value, row.fire_at, None),
+            )  # fmt: skip
+    return found
+
+
+def open_runs(db: Database) -> list[KnownRun]:
+    """Runs of which an attempt ended and the run did not. Raises `Unavailable`."""
+    query = select(RunRow).where(RunRow.state != State.ENDED.value)
+    return [_known(row) for row in db.read(lambda session: session.scalars(query).all())]
+
+
+def jobs(db: Database) -> Iterator[SavedJob]:
+    """Every job, deleted ones too, without its versions. Raises `Unavailable`."""
+    last = ""
+    while True:
+        query = select(JobRow).where(JobRow.id > last).order_by(JobRow.id).limit(PAGE)
+        rows: Sequence[JobRow] = db.read(lambda session, query=query: session.scalars(query).all())  # type: ignore[misc]
+        for row in rows:
+            yield SavedJob(row.id, row.name, row.generation, row.revision, row.deleted_at)
+        if len(rows) < PAGE:
+            return
+        last = rows[-1].id
+
+
+def versions(db: Database, job: str, after: int) -> list[tuple[int, float, dict[str, object]]]:
+    """(revision, saved at, document) of the saves later than revision `after`, oldest first. Raises `Unavailable`."""
+    query = select(JobVersionRow).where(JobVersionRow.job_id == job, JobVersionRow.revision > after)
+    rows = db.read(lambda session: session.scalars(query.order_by(JobVersionRow.revision)).all())
+    return [(row.revision, row.at, row.document) for row in rows]
+
+
+def _known(row: RunRow) -> KnownRun:
+    return KnownRun(
+        row.id, row.job_id, row.job_name, row.generation, row.revision, row.trigger, row.attempt,
+        row.state == State.ENDED.value, row.outcome, row.fire_at, row.requested_at,
+    )  # fmt: skip

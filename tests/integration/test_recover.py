@@ -1,0 +1,217 @@
+"""An etcd restored from a backup is recovered: every fire is accounted for, and no work repeated that must not be."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crony.beat.duties import marking
+from crony.catalog.jobs import Catalog
+from crony.domain import ids
+from crony.domain.livejob import LiveJob
+from crony.domain.mark import Seen
+from crony.domain.outcome import Kind
+from crony.domain.run import Request, WaitReason
+from crony.domain.signing import peek
+from crony.errors import Conflict
+from crony.etcd.client import Client
+from crony.etcd.keys import Keys
+from crony.lifecycle.mark import look
+from crony.recovery.recover import Recovery, Report
+from crony.store import marks, recovery, runs
+from crony.store.db import Database
+from tests.helpers.beat import ACTION, Message, Stage, stage
+from tests.helpers.etcd import EtcdServer
+from tests.helpers.wait import until
+
+EACH_SECOND = {"schedule": {"every": "1s"}, "overlap": "allow"}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path}/crony.db", timeout=1)
+    made.upgrade()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(own_etcd: EtcdServer, keys: Keys, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(marking, "EVERY", 0.1)
+    monkeypatch.setattr(marking, "KEEP_EVERY", 0.1)
+    url = database.url.render_as_string(hide_password=False)
+    with stage(own_etcd.endpoint, keys, database_url=url, leader_ttl=1.0) as made:
+        yield made
+
+
+class Backup:
+    """etcd's data as it was."""
+
+    def __init__(self, etcd: EtcdServer, place: Stage, folder: Path) -> None:
+        self._etcd, self._place, self._folder = etcd, place, folder
+        etcd.stop()
+        shutil.copytree(etcd.data_dir / "data", folder)
+        etcd.start()
+
+    def restore(self) -> None:
+        """Put it back; whoever asks from now on is a process that begins anew."""
+        self._etcd.kill()
+        self._etcd.wipe()
+        shutil.copytree(self._folder, self._etcd.data_dir / "data")
+        self._etcd.start()
+        self._place.client.close()
+        self._place.client = Client([self._etcd.endpoint])
+
+
+def recover(place: Stage, database: Database | None, *seen: Seen) -> Report:
+    """Recover as `crony recover` does."""
+    with Client(place.settings.etcd_endpoints) as client:
+        return Recovery(place.settings, client, place.keys, database, seen, print).perform()
+
+
+def archived(database: Database, run: str) -> Any:
+    """A run as the archive knows it."""
+    return recovery.runs(database, [run]).get(run)
+
+
+def catalog(place: Stage, database: Database) -> Catalog:
+    """What the web has."""
+    return Catalog(database, place.client, place.keys, place.web)
+
+
+def work_off(place: Stage, node: Any) -> None:
+    """Run what lies in the queue and is not of the runs under test."""
+    for message in node.messages():
+        if message.envelope.name.startswith("tick"):
+            node.end(message, node.claim(message))
+
+
+def judge(place: Stage, database: Database, job: str, first: int, last: int) -> None:
+    """Every second in [first, last] is exactly one run or within one record, in etcd or archived."""
+    known = recovery.fires(database, job, first - 1)
+    there = {message.run for message in place.messages()} | set(place.waits()) | {run for run, _ in place.outs()}
+    live = {
+        int(ids.parse_run_id(run).suffix) for run in there if ids.parse_run_id(run).job == job
+        and ids.parse_run_id(run).fire is not None and (run, "0") not in place.outs()
+    }  # fmt: skip
+    fires = Counter(known.runs | live)
+    ranges = set(known.skips)
+    ranges |= {
+        (int(out.fire_at or 0), int(out.to_at or out.fire_at or 0))
+        for (_, n), out in place.outs().items() if n == "0" and out.job == job
+    }  # fmt: skip
+    for begin, end in ranges:
+        fires.update(range(begin, end + 1))
+    wrong = {second: fires[second] for second in range(first, last + 1) if fires[second] != 1}
+    assert wrong == {}, (wrong, sorted(ranges))
+
+
+def test_every_fire_is_accounted_for_and_nothing_runs_twice_that_must_not(
+    own_etcd: EtcdServer, place: Stage, database: Database, tmp_path: Path
+) -> None:
+    node = place.node("n1")
+    jobs = catalog(place, database)
+    tick = jobs.create({"name": "tick/a", "action": ACTION, **EACH_SECOND}, "me")
+    once = jobs.create({"name": "once", "action": ACTION, "delivery": "at_most_once", "overlap": "allow"}, "me")
+    again = jobs.create({"name": "again", "action": ACTION, "overlap": "allow"}, "me")
+    fail = jobs.create({"name": "fail", "action": ACTION, "on_node_loss": "fail", "overlap": "allow"}, "me")
+    centre = place.lead()
+
+    def ask(view: Any, **options: Any) -> str:
+        live = LiveJob.created(view.id, {"name": view.name, "action": ACTION}, now=0)
+        return place.ask(live, **options).run
+
+    asked = {name: ask(view) for name, view in (("ended", once), ("held", once), ("again", again), ("lost", fail))}
+    waiting = ask(once, not_before_at=time.time() + 3600)
+    until(lambda: {m.run for m in node.messages()} >= set(asked.values()), 10, "their messages")
+    until(lambda: waiting in place.waits(), 10, "the delayed one")
+    until(lambda: work_off(place, node) or len(recovery.fires(database, tick.id, 0).runs) > 1, 10, "ticks archived")
+    first = min(recovery.fires(database, tick.id, 0).runs)
+
+    def message(name: str) -> Message:
+        return next(m for m in node.messages() if m.run == asked[name])
+
+    fences = {name: node.claim(message(name)) for name in ("ended", "again")}
+    backup = Backup(own_etcd, place, tmp_path / "backup")
+
+    later = jobs.create({"name": "tick/later", "action": ACTION, **EACH_SECOND}, "me")
+    jobs.update(again.id, {"name": "again", "action": ACTION, "overlap": "allow", "description": "new"}, None, "me")
+    node.end(message("ended"), fences["ended"])
+    new = ask(again, retries=3)
+    until(lambda: any(m.run == new for m in node.messages()), 10, "a run the backup does not have")
+    attempt = next(m for m in node.messages() if m.run == new)
+    node.end(attempt, node.claim(attempt), Kind.FAILED)
+    until(lambda: archived(database, new) and archived(database, asked["ended"]), 10, "both to be archived")
+    until(lambda: work_off(place, node) or recovery.fires(database, later.id, 0).runs, 10, "a tick of the later job")
+    seen = marks.load(database, place.keys.namespace)
+    assert seen is not None
+
+    backup.restore()
+    until(lambda: centre.centre.halted, 15, "the centre to halt")
+    assert look(place.client, place.keys).mod < seen.mod
+    assert {m.run for m in place.messages()} >= set(asked.values()), "the past is back"
+    report = recover(place, database, seen)
+    assert report.epoch == 1 and report.bumped > 0 and look(place.client, place.keys).revision > seen.revision
+    waits = place.waits()
+    assert asked["ended"] not in waits and archived(database, asked["ended"]).ended
+    assert waits[asked["held"]].reason == WaitReason.HOLD and asked["held"] in report.held
+    assert waits[asked["again"]].reason == WaitReason.REROUTE and waits[asked["again"]].finished == 1
+    assert waits[waiting].reason == WaitReason.DELAY, "its time has not come, it cannot have run"
+    assert place.outs()[asked["lost"], "end"].kind == Kind.LOST
+    assert place.outs()[new, "end"].kind == Kind.LOST, "its end is nowhere"
+    assert not place.messages()
+
+    node.vanish()
+    node = place.node("n2")
+    centre.leads(20)  # by itself
+    until(lambda: any(m.run == asked["again"] and m.envelope.attempt == 2 for m in node.messages()), 10, "attempt 2")
+    upto = int(time.time()) + 1
+    until(lambda: all(place.done(view).upto_at > upto for view in (tick, later)), 15, "fires to go on")
+    judge(place, database, tick.id, first, upto)
+    judge(place, database, later.id, int(later.created_at) + 1, upto)
+    document = place.client.get(place.keys.job(again.id))
+    assert document is not None
+    live = LiveJob.read(peek(document.value))
+    assert live.revision == 2, "what was saved since is published again"
+    until(lambda: runs.get(database, new).outcome == Kind.LOST, 10, "it to be archived as lost")
+
+
+def test_recovering_twice_and_without_a_database(
+    own_etcd: EtcdServer, place: Stage, database: Database, tmp_path: Path
+) -> None:
+    node = place.node("n1")
+    job = place.publish(**EACH_SECOND)
+    place.lead()
+    first = until(lambda: place.fires(job), 10, "a fire")[0]
+    once = place.publish(delivery="at_most_once", overlap="allow")
+    request = Request("run", job=once.id, name=once.name, generation=1, run=ids.fresh_run_id(once.id, 1))
+    run = place.ask(once).run
+    until(lambda: any(m.run == run for m in node.messages()), 10, "its message")
+    for centre in place.centres:
+        centre.stop()
+    place.client.put(place.keys.run_in("q1"), replace(request, requested_at=1.0).encode())
+    one = recover(place, None)
+    two = recover(place, None)
+    assert (one.epoch, two.epoch) == (1, 2) and one.held == [run]
+    assert place.outs()[request.run, "end"].kind == Kind.LOST and place.requests() == []
+    assert place.waits()[run].reason == WaitReason.HOLD
+    records = place.skips(job)
+    place.lead(centre="two")
+    upto = int(time.time()) + 1
+    until(lambda: place.done(job).upto_at > upto, 15, "fires to go on")
+    judge(place, database, job.id, first, upto)
+    assert [record.reason for record in records] == ["restored"] * len(records)
+
+
+def test_a_centre_that_leads_is_not_overruled(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crony.recovery.recover.PATIENCE", 1.0)
+    place.lead()
+    with pytest.raises(Conflict, match="one leads shard 0"):
+        recover(place, None)
