@@ -11,6 +11,13 @@ import pytest
 from tests.soak.tale import JOB, PLACE, RUN, T0, Tale, asked, message, skip, wait
 
 
+def test_a_job_that_never_fired_keeps_the_second_of_its_h_to_itself() -> None:
+    tale = Tale().begin(schedule={"cron": "H * * * * *", "dialect": "cron6"})
+    tale.step({}, after=66)
+    tale.end()
+    assert "every fire is accounted for" not in str(tale.found())
+
+
 def test_a_sound_history_has_no_findings() -> None:
     tale = Tale().begin(overlap="skip")
     tale.op("create", 201, revision=1)

@@ -112,6 +112,7 @@ class Timeline:
         return {second: due for second, due in self.table.items() if after < second <= until}
 
     def _work_out(self, shift: int) -> Iterator[tuple[int, Due]]:
+        known = self._shift is not None or not self.widest  # a job that never fired keeps its shift to itself
         instants = [set(self._instants(number, shift)) for number in range(len(self.versions))]
         for second in sorted(set().union(*instants)):
             says = [
@@ -119,7 +120,7 @@ class Timeline:
             ]
             due = [scheduled and not paused for scheduled, paused in says]
             if any(due):
-                yield second, Due(must=all(due))
+                yield second, Due(must=known and all(due))
             elif any(scheduled for scheduled, _ in says):
                 yield second, Due(must=False, paused=True)
 
