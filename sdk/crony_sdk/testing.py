@@ -70,7 +70,7 @@ class Attempt:
         """Whether there is an outcome."""
         return self.state == "ended"
 
-    def wait(self, timeout: float = 10.0) -> Attempt:
+    def wait(self, timeout: float = 60.0) -> Attempt:
         """Until it has ended. Raises `TimedOut`."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.ended, timeout):

@@ -26,7 +26,9 @@ def handler() -> Handlers:
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    box = Outbox(Directory(tmp_path / "spool"), Wire(connect_timeout=2, timeout=5), pauses=(0.05, 0.5), text_first=0.5)
+    box = Outbox(
+        Directory(tmp_path / "spool"), Wire(connect_timeout=20, timeout=60), pauses=(0.05, 0.5), text_first=0.5
+    )
     yield box
     box.close(0)
 

@@ -196,6 +196,6 @@ def test_the_standard_librarys_server_in_a_process_of_its_own(crony: FakePlatfor
         later = crony.call(url, "long")
         assert later.status == 202
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(150) == 0
         assert process.stdout.read() == b"stopped\n"
     assert (later.outcome, json.dumps(later.reason)) == ("failed", '"the service was stopped before it was done"')

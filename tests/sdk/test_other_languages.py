@@ -26,7 +26,7 @@ def test_a_service_reports_over_an_outage_and_learns_of_a_cancel(crony: FakePlat
     with example.serving(SECRET) as (url, printed):
         failed = crony.call(url, "fail")
         assert failed.status == 202
-        assert (failed.wait(30).reason, failed.final) == ("the work went wrong", True)
+        assert (failed.wait(150).reason, failed.final) == ("the work went wrong", True)
         assert (failed.percent, failed.message) == (50, "half way")
         assert failed.output.decode() == f"a line of {example.language} 日\n"
 
@@ -45,6 +45,6 @@ def test_a_service_reports_over_an_outage_and_learns_of_a_cancel(crony: FakePlat
         later = crony.call(url, "complete", {"n": 1})
         assert later.status == 202
         crony.up()
-        assert later.wait(30).result == {"by": example.language, "run": later.run}
+        assert later.wait(150).result == {"by": example.language, "run": later.run}
         refused = next(line for line in printed if line.startswith(waiting.run))
         assert "409" in refused

@@ -94,7 +94,7 @@ def test_background_work_is_accepted_alive_and_reported(crony: FakePlatform, han
     def long(context: Context) -> dict[str, int]:
         context.progress(10, "begun")
         context.log("a line")
-        assert go.wait(30)
+        assert go.wait(150)
         assert context.left is not None and 30 < context.left <= 60
         return {"n": context.params["n"]}
 
@@ -132,7 +132,7 @@ def test_the_same_attempt_is_done_once(crony: FakePlatform, handler: Handlers) -
     @handler("plain")
     def plain(context: Context) -> int:
         done.append(context.call.attempt)
-        assert go.wait(30)
+        assert go.wait(150)
         return len(done)
 
     @handler("long", background=True)
@@ -214,7 +214,7 @@ def test_a_later_attempt_stops_the_earlier_one(crony: FakePlatform, handler: Han
 
     with serving(handler) as service:
         first = crony.call(service, "long")
-        assert began.acquire(timeout=10)
+        assert began.acquire(timeout=60)
         first.end("timed_out")
         assert crony.call(service, "long", run=first.run, n=2).wait().result == 2
 
@@ -239,7 +239,7 @@ def test_too_much_is_refused_for_now(crony: FakePlatform, handler: Handlers) -> 
 
     @handler("long", background=True)
     def long(context: Context) -> None:
-        assert go.wait(30)
+        assert go.wait(150)
 
     with serving(handler, threads=2, queue=1) as service:
         taken = [crony.call(service, "long") for _ in range(3)]
@@ -265,7 +265,7 @@ def test_a_service_that_stops_leaves_nobody_waiting(crony: FakePlatform, handler
     with serving(handler, threads=1, spool=tmp_path / "spool") as service:
         stuck = crony.call(service, "long", {"stubborn": True})
         waiting = crony.call(service, "long", {"stubborn": False})
-        assert began.acquire(timeout=10)
+        assert began.acquire(timeout=60)
         with within(3, "stopping"):
             service.close(0.3)
         for attempt in (stuck, waiting):
@@ -412,4 +412,4 @@ def test_reports_of_a_service_survive_it(
     outbox.close(0)
     crony.up()
     successor.start()
-    assert attempt.wait(30).result == "safe"
+    assert attempt.wait(150).result == "safe"
