@@ -94,6 +94,8 @@ class Book:
         self.dead: dict[str, tuple[int, bytes]] = {}
         self.stopped = False
         self.settled = Position()
+        self.saved_at = 0
+        """Revision of the latest save of a job that it knows."""
         self.fleet = 0
         """Rises whenever the set of nodes, what they can do, or the stop switch changes."""
         self.news = News()
@@ -179,6 +181,7 @@ class Book:
         match key[self._root :].split("/"):
             case ["job", job]:
                 self._job(job).sealed, self._job(job).seen = value, revision
+                self.saved_at = max(self.saved_at, revision)
                 self._edited(job)
             case ["done", job]:
                 self._moved(job, _read(Done, value), revision)

@@ -29,6 +29,7 @@ from crony.beat.duties.inbox import Inbox
 from crony.beat.duties.pruning import Pruning
 from crony.beat.duties.quarantine import Quarantine
 from crony.beat.duties.slots import Slots
+from crony.beat.duties.takenin import TakingIn
 from crony.beat.duties.waiting import Waiting
 from crony.beat.duties.zonewatch import ZoneWatch
 from crony.beat.duty import Background, Duty
@@ -117,7 +118,8 @@ class Leader:
             room = self.household.delivery
         else:
             room = AlertRoom(client, keys, undelivered).background
-        firing = Firing(self.office, undelivered, room)
+        self._firing = firing = Firing(self.office, undelivered, room)
+        self._taking_in = TakingIn(client, lead, part, term=term.revision)
         self._duties: list[Duty] = [
             ZoneWatch(self.office, firing),
             firing,
@@ -135,6 +137,7 @@ class Leader:
         self._background: list[Background] = [
             room,
             self._announcing.background,
+            self._taking_in.background,
             Room(client, self.office.holds).background,
         ]
         if self.household is not None:
@@ -215,6 +218,8 @@ class Leader:
         # By turns: a duty with a mountain of work must not take every place in the committer.
         self._turn = (self._turn + 1) % len(self._duties)
         wishes += [self._work(duty) for duty in self._duties[self._turn :] + self._duties[: self._turn]]
+        if self._firing.knows:
+            self._taking_in.upto(book.saved_at)
         self._forget()
         if self.household is not None:
             self.household.runs_known_to(self._revisions[-1])
@@ -328,7 +333,7 @@ class Leader:
     def _begin(self) -> None:
         """Everything of the shard at one revision, and from the next one on what happens."""
         book, revision = self.office.book, self._feed.join(self)
-        self._listed_at = revision
+        self._listed_at = book.saved_at = revision
         self._revisions = [revision for _ in streams(self._keys)]
         self._mark = self.office.committer.lined_up, list(self._revisions)
         for duty in self._background:

@@ -127,7 +127,7 @@ class Calendars:
         waiting = []
         for job in jobs:
             try:
-                self._publisher.go_live(job, None)
+                self._publisher.go_live(job, None, ask=False)
             except SavedNotLive as error:
                 log.warning("%s", error)
                 waiting.append(job.name)

@@ -23,6 +23,7 @@ from crony.etcd.errors import Compacted
 from crony.etcd.keys import Keys, prefix_end
 from crony.etcd.txn import Txn
 from crony.lifecycle.publish import NEWER, publish, refuse_past
+from crony.lifecycle.taken import taken_in
 from crony.store import calendars
 from crony.store.db import Database
 from crony.store.models import JobRow
@@ -46,8 +47,11 @@ class Publisher:
             except (Unavailable, Unknown):
                 log.warning("etcd is away: whether an instant of job %s is over is seen when it goes live", new.name)
 
-    def go_live(self, view: JobView, job: Job | None) -> JobView:
-        """Publish what was just saved. Raises `SavedNotLive` when that has to wait."""
+    def go_live(self, view: JobView, job: Job | None, *, ask: bool = True) -> JobView:
+        """Publish what was just saved. Raises `SavedNotLive` when that has to wait.
+
+        `ask`: wait a moment for a leader to take it in, and say whether one has.
+        """
         try:
             published = self._publish(view, job)
         except CronyError as error:
@@ -55,7 +59,16 @@ class Publisher:
         standing = self.standings([view.id]).get(view.id)
         if standing is None and published != NEWER:
             standing = Standing(int(published))
+        if standing is not None and ask and view.deleted_at is None:
+            standing = replace(standing, taken_in=self._taken_in(view.id))
         return replace(view, standing=standing)
+
+    def _taken_in(self, job: str) -> bool | None:
+        try:
+            found = self.client.get(self.keys.job(job))
+        except CronyError:
+            return None
+        return taken_in(self.client, self.keys, job, found.mod) if found is not None else None
 
     def _publish(
         self, view: JobView, job: Job | None, *, free: bool = True, claim: bool = True, now: float | None = None

@@ -38,6 +38,8 @@ class Standing:
     """With a delay after the end: the next instant, where it is known."""
     awaits: str = ""
     """The run whose end it follows otherwise."""
+    taken_in: bool | None = None
+    """After a save: whether the leader has taken it in already; None: nobody asked, or etcd did not say."""
     held: str = ""
     """Why the leader does not fire it until it is edited or resumed; empty: it does."""
     held_at: float | None = None

@@ -371,7 +371,8 @@ def _next(found: dict[str, Any]) -> str:
 
 def _say_next(found: dict[str, Any]) -> None:
     if found.get("live_from"):
-        show.hint(f"  live from {show.moment(found['live_from'])}")
+        waits = "; no leader has taken it in yet" if found.get("taken_in") is False else ""
+        show.hint(f"  live from {show.moment(found['live_from'])}{waits}")
     else:
         show.hint("  saved, and live as soon as etcd can be reached")
     if found.get("next_fire_at"):

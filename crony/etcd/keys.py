@@ -183,6 +183,12 @@ class Keys:
         """A quarantined message."""
         return f"{self.root}dead/{encode(queue)}/{place}"
 
+    # Not under `beat/` nor beside the runs: centres and leaders follow those ranges, and this changes with each save.
+
+    def taken(self, shard: int) -> str:
+        """Up to which revision the leader of a shard has taken in what was saved."""
+        return f"{self.root}taken/{shard}"
+
     def last_leader(self, shard: int) -> str:
         """Who took the lead of a shard last; stays when the leader's own key goes."""
         return f"{self.root}beat/{shard}/last"

@@ -35,6 +35,7 @@ def job(info: JobInfo) -> dict[str, Any]:
         "generation": view.generation,
         "live_revision": view.live_revision,
         "live_from": rfc3339(view.live_from),
+        "taken_in": view.standing.taken_in if view.standing else None,
         "document": view.document,
         "next_fire_at": rfc3339(info.next_at),
         "awaits": (view.standing.awaits or None) if view.standing else None,

@@ -308,7 +308,9 @@ def test_a_job_nobody_signed_never_fires(place: Stage) -> None:
 
 
 def test_a_client_of_the_leaders_own(place: Stage) -> None:
-    """Nothing is left behind in etcd by an idle centre but the note of who led last and the mark."""
+    """Nothing is left behind in etcd by an idle centre but the note of who led last, the mark and how far it had taken
+    in what was saved."""
     place.lead().stop()
     with Client(place.settings.etcd_endpoints) as client:
-        assert {kv.key for kv in client.list(place.keys.root).kvs} <= {place.keys.last_leader(0), place.keys.mark}
+        kept = {place.keys.last_leader(0), place.keys.mark, place.keys.taken(0)}
+        assert {kv.key for kv in client.list(place.keys.root).kvs} <= kept

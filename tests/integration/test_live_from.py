@@ -17,13 +17,16 @@ from crony.domain import ids
 from crony.domain.livejob import LiveJob
 from crony.domain.run import Envelope
 from crony.domain.signing import peek
+from crony.etcd.client import Client
 from crony.etcd.keys import Keys, prefix_end
 from crony.etcd.watch import Event, Watcher
 from crony.lifecycle.publish import publish
+from crony.lifecycle.taken import PATIENCE, taken_in
 from crony.transport_etcd import message as wire
 from tests.helpers.beat import ACTION, Stage, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
+from tests.integration.test_beat_races import Behind
 
 SEED = random.SystemRandom().randrange(10**9)
 
@@ -115,13 +118,13 @@ def test_the_same_name_deleted_and_made_again_never_mixes(place: Stage) -> None:
     place.node("n1")
     place.lead()
     rng, made = random.Random(SEED), list[LiveJob]()
-    for generation in range(1, 16):
+    for generation in range(1, 11):
         document = {"name": "night/load", "action": ACTION, "schedule": {"every": "1s"}, "overlap": "allow"}
         live = LiveJob.created(ids.job_id(), document, generation=generation, now=SYSTEM.wall())
         publish(place.client, place.keys, place.web, live)
         made.append(live)
         until(lambda at=SYSTEM.wall(), pause=rng.uniform(0.0, 0.6): SYSTEM.wall() > at + pause, 5)
-        if generation < 15:
+        if generation < 10:
             place.delete(live)
     until(lambda: len(place.fires(made[-1])) > 1, 10, "the last one to fire")
     assert witness.judge() > 2
@@ -130,10 +133,38 @@ def test_the_same_name_deleted_and_made_again_never_mixes(place: Stage) -> None:
         assert all(second > begun[live.id] for second in place.fires(live)), (SEED, "a fire from before it was made")
 
 
+def test_a_save_knows_whether_a_leader_has_taken_it_in(place: Stage) -> None:
+    def taken(live: LiveJob, patience: float = PATIENCE) -> bool | None:
+        found = place.client.get(place.keys.job(live.id))
+        assert found is not None
+        return taken_in(place.client, place.keys, live.id, found.mod, patience)
+
+    place.node("n1")
+    job = place.publish(schedule={"every": "1h"})
+    assert taken(job) is False, "nobody leads"
+    running = place.lead()
+    assert taken(job, 10.0), "what it found when it began"
+    job = place.edit(job, schedule={"every": "2h"})
+    assert taken(job, 10.0)
+    behind = Behind(running, 1)
+    job = place.edit(job, schedule={"every": "1s"})
+    assert taken(job) is False and not place.fires(job), "the leader has not heard of it"
+    behind.release()
+    assert taken(job, 10.0)
+    until(lambda: place.fires(job), 10, "its fires")
+    running.stop()
+    assert taken(job) is False, "what a leader before said counts no more"
+    place.lead(centre="two")
+    assert taken(job, 10.0)
+    away = Client(["http://127.0.0.1:1"], timeout=0.2)
+    assert taken_in(away, place.keys, job.id, 1) is None
+    away.close()
+
+
 def test_a_job_saved_just_before_its_fire_is_not_missed(place: Stage) -> None:
     place.node("n1")
     place.lead()
-    for _ in range(8):
+    for _ in range(4):
         until(lambda: 0.93 < SYSTEM.wall() % 1 < 0.99, 5, "the end of a second", every=0.002)
         job = place.publish(schedule={"every": "1s"}, overlap="allow")
         first = place.done(job).upto_at + 1

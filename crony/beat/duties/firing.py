@@ -93,6 +93,11 @@ class Firing:
             return 0.02
         return max(0.0, self._heap[0][0] - office.wall()) if self._heap else None
 
+    @property
+    def knows(self) -> bool:
+        """Whether every job it was told of is planned for."""
+        return not self._unread and not self._office.book.news.jobs
+
     def plan_anew(self) -> None:
         """Time zone data changed. Until a job is read again its old plan wakes it up; what is decided then goes by the
         new data anyway. The ones that are due soonest are read first."""
