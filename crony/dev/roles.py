@@ -70,6 +70,7 @@ def commands(
         "CRONY_API": place.address,
         "CRONY_TOKEN_FILE": identity.node_token_file,
         "CRONY_SHELL": "on",
+        "PATH": search_path(),
         "CRONY_SPOOL_DIR": str(folder.make("spool")),
         "CRONY_NODE_LABELS": ",".join(f"{key}={value}" for key, value in settings.node_labels),
     }
@@ -88,3 +89,8 @@ def _common(identity: Identity, place: Place, settings: Settings) -> dict[str, s
         "PYTHONUNBUFFERED": "1",
     }
     return {name: value for name, value in os.environ.items() if not name.startswith("CRONY_")} | ours
+
+
+def search_path() -> str:
+    """Our `PATH` and, last, where our own commands lie: `crony accept` in a script needs no activated environment."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))

@@ -18,6 +18,7 @@ import pytest
 from crony.dev import etcd
 from crony.dev.folder import Folder, Held
 from crony.dev.process import LEASH, Child, birth, end_leftover
+from crony.dev.roles import search_path
 from crony.dev.say import Voice
 from crony.domain.outcome import Outcome
 from crony.errors import Invalid
@@ -228,3 +229,8 @@ def test_a_file_is_no_data_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Invalid, match="not a directory"):
         Folder.open(tmp_path / "file")
+
+
+def test_scripts_find_our_commands_without_an_activated_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert search_path().split(os.pathsep) == ["/usr/bin", "/bin", str(Path(sys.executable).parent)]
