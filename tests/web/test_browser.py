@@ -22,6 +22,12 @@ from tests.web.conftest import web_settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
+OWN_LINK_IN_SIGHT = """() => {
+  const own = document.querySelector(".crony-links [aria-current]");
+  const right = (element) => element.getBoundingClientRect().right;
+  return !own || right(own) <= right(own.parentElement) + 1;
+}"""
+
 
 @pytest.fixture
 def served(etcd: Any, keys: Any, tmp_path: Path) -> Iterator[tuple[Web, str]]:
@@ -113,6 +119,7 @@ def test_from_the_link_to_a_running_console(served: tuple[Web, str], page: Any) 
     for path in ("/jobs", "/jobs/new", "/runs", "/alerts", "/nodes", "/queues", "/account"):
         page.goto(address + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+        assert page.evaluate(OWN_LINK_IN_SIGHT), path
 
     page.goto(address + "/jobs")
     page.locator("tr", has_text="billing/close-day").locator("a.main").click()

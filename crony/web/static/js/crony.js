@@ -27,6 +27,11 @@ function refreshTimes() {
 }
 setInterval(() => { if (!document.hidden) refreshTimes(); }, 1000);
 
+// -- on a phone the links of the head scroll: the page's own is in sight -------------------------
+const links = document.querySelector(".crony-links");
+const own = links?.querySelector("[aria-current]");
+if (own) links.scrollLeft += Math.max(0, own.getBoundingClientRect().right - links.getBoundingClientRect().right);
+
 // -- menus close on Escape and on a click elsewhere ---------------------------------------------
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.crony-menu[open]")) {
