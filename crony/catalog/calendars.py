@@ -84,7 +84,7 @@ class Calendars:
             lambda session: session.scalars(query.order_by(CalendarVersionRow.revision.desc()).limit(200)).all()
         )
         if not rows:
-            raise NotFound(f"There is no calendar {name}")
+            raise NotFound(f"There is no calendar {name}", hint="look for its name with: crony calendar list")
         return [CalendarVersion(row.revision, row.action, row.actor, row.at, row.document) for row in rows]
 
     def save(
@@ -143,7 +143,7 @@ class Calendars:
             if row is None and last is not None and last.save == save:
                 return
             if row is None:
-                raise NotFound(f"There is no calendar {name}")
+                raise NotFound(f"There is no calendar {name}", hint="look for its name with: crony calendar list")
             _expect(name, row, revision)
             jobs = self._view(session, row).jobs
             if jobs:
@@ -186,7 +186,7 @@ def _moves(view: JobView, calendar: str) -> bool:
 def _row(session: Session, name: str) -> CalendarRow:
     row = session.get(CalendarRow, name)
     if row is None:
-        raise NotFound(f"There is no calendar {name}")
+        raise NotFound(f"There is no calendar {name}", hint="look for its name with: crony calendar list")
     return row
 
 

@@ -308,7 +308,7 @@ class Catalog:
             mine = session.scalar(select(JobVersionRow.save).where(*_version(row)))
             row = row if deleted_by and mine == deleted_by else None
         if row is None:
-            raise NotFound(f"There is no job {job}")
+            raise NotFound(f"There is no job {job}", hint="look for its name with: crony job list")
         return row
 
 

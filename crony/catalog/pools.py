@@ -74,7 +74,7 @@ class PoolCatalog:
         def find(session: Session) -> PoolView:
             row = session.get(PoolRow, name)
             if row is None:
-                raise NotFound(f"There is no pool {name}")
+                raise NotFound(f"There is no pool {name}", hint="look for its name with: crony pool list")
             return _view(session, row)
 
         return self._db.read(find)
@@ -84,7 +84,7 @@ class PoolCatalog:
         query = select(PoolVersionRow).where(PoolVersionRow.name == name).order_by(PoolVersionRow.revision.desc())
         rows = self._db.read(lambda session: session.scalars(query.limit(200)).all())
         if not rows:
-            raise NotFound(f"There is no pool {name}")
+            raise NotFound(f"There is no pool {name}", hint="look for its name with: crony pool list")
         return [PoolVersion(row.revision, row.action, row.actor, row.at, row.document) for row in rows]
 
     def save(
@@ -129,7 +129,7 @@ class PoolCatalog:
             if row is None and last is not None and last.save == save:
                 return store.pool_of(name, last.revision, last.document, deleted=True)
             if row is None:
-                raise NotFound(f"There is no pool {name}")
+                raise NotFound(f"There is no pool {name}", hint="look for its name with: crony pool list")
             _expect(name, row, revision)
             if jobs := _view(session, row).jobs:
                 some = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")

@@ -231,7 +231,11 @@ def parse_schedules(value: Any, field: str = "schedule") -> tuple[Schedule, ...]
 def parse_schedule(value: Any, field: str = "schedule") -> Schedule:
     """One schedule from plain data. Raises `Invalid` naming the field; the result is shared between equal texts."""
     if isinstance(value, str):
-        raise Invalid(field, "must be a mapping", hint='write {cron: "30 1 * * *"}, {every: 5m} or {at: …}')
+        raise Invalid(
+            field,
+            "must be a mapping",
+            hint='write {cron: "30 1 * * *"}, {every: 5m} or {at: …}; leave it out for a job run by hand',
+        )
     given = fields(value, field, _KNOWN)
     schedule, window = _unlimited(given, field), parse_window(given, field)
     calendars = parse_calendars(given.get("calendars"), f"{field}.calendars")

@@ -213,6 +213,7 @@ def test_no_schedule_never_fires() -> None:
 
 REFUSED = [
     ("0 0 * * *", "schedule", "must be a mapping"),
+    ("none", "schedule", "leave it out for a job run by hand"),
     ({}, "schedule", "exactly one of cron, every, at"),
     ({"cron": "* * * * *", "every": "5m"}, "schedule", "cron and every"),
     ({"corn": "* * * * *"}, "schedule.corn", "did you mean cron"),

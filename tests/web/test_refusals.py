@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import crony
-from crony.errors import Conflict, CronyError, Invalid
+from crony.errors import Conflict, CronyError, Invalid, NotFound
 from crony.web import refusals
 from tests.web.conftest import Browser, document, text_of
 
@@ -56,9 +56,9 @@ def _spoken() -> set[str]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
-                and node.func.id in ("Invalid", "NoZone", "Conflict", "Advice")
+                and node.func.id in ("Invalid", "NoZone", "Conflict", "NotFound", "Advice")
             ):
-                said = {"Conflict": 0, "Invalid": 1, "NoZone": 1, "Advice": 2}[node.func.id]
+                said = {"Conflict": 0, "NotFound": 0, "Invalid": 1, "NoZone": 1, "Advice": 2}[node.func.id]
                 given = node.args[said : said + 1]
                 given = given + [word.value for word in node.keywords if word.arg in ("hint", "why")]
             elif isinstance(node, ast.Assign) and {t.id for t in node.targets if isinstance(t, ast.Name)} & NAMES:
@@ -97,12 +97,13 @@ def test_translations_take_the_same_values() -> None:
         (Invalid("name", "is 2000 characters long; at most 200"), "name: 长度为 2000 个字符，最多 200 个"),
         (Invalid("schedule.cron", "day of week: `8` cannot be read"), "schedule.cron: 星期：无法识别 `8`"),
         (Invalid("", "the document is nested too deeply"), "文档嵌套过深"),
+        (NotFound("There is no job a/b", why="it was deleted"), "没有作业 a/b。它已被删除"),
         (Invalid("x", "something nobody translated"), "x: something nobody translated"),
         (Conflict("There is a job a/b already", why="it is at revision 3, you edited 2"),
          "已经有名为 a/b 的作业。现在是版本 3，你编辑的是 2"),
         (CronyError("%(a)s % {", why="x" * 5000), "%(a)s % {。" + "x" * 5000),
     ],
-    ids=range(6),
+    ids=range(7),
 )  # fmt: skip
 def test_sentences(error: CronyError, chinese: str) -> None:
     assert refusals.sentence(error, "zh") == chinese
