@@ -1,7 +1,8 @@
 """Crony: a distributed scheduled-job platform.
 
 `crony.enqueue(...)` asks for a run and gives a `crony.Run`, `crony.enqueue_many(...)` for many; `crony.app` is the
-Celery app behind `celery -A crony worker`. Importing this package costs next to nothing: all are loaded when used.
+Celery app behind `celery -A crony worker`; `crony.part()` tells a function which part of its run it is. Importing this
+package costs next to nothing: all are loaded when used.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Ask", "Run", "__version__", "app", "enqueue", "enqueue_many"]
+__all__ = ["Ask", "Part", "Run", "__version__", "app", "enqueue", "enqueue_many", "part"]
 
 if TYPE_CHECKING:
     from crony.celery import app
     from crony.face import Ask, Run, enqueue, enqueue_many
+    from crony.inside import Part, part
 
 _HOMES = {
     "app": "crony.celery",
@@ -23,6 +25,8 @@ _HOMES = {
     "Run": "crony.face",
     "enqueue": "crony.face",
     "enqueue_many": "crony.face",
+    "Part": "crony.inside",
+    "part": "crony.inside",
 }
 
 

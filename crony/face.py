@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from crony.asking import Asking, Seconds, seconds
+from crony.domain import ids
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import State, UnknownRecord
 from crony.errors import Conflict, CronyError, Invalid, NotFound, TimedOut, Unavailable
@@ -225,6 +226,22 @@ class Run:
         if _final(link.client.list(link.keys.out(self.id, "")).kvs) is None:
             return str(_archived(link, self.id)["state"])
         return State.ENDED.value
+
+    def parts(self) -> list[Run]:
+        """Its parts, in order, when its job is carried out in parts and it has begun; else none. Raises `NotFound`.
+
+        Each is a run of its own, with a result of its own: `[part.result() for part in run.parts()]`.
+        """
+        link = _link()
+        live = live_runs(link.client, link.keys, run=self.id)
+        if live:
+            count = live[0].parts if live[0].part is None else 0
+        elif (final := _final(link.client.list(link.keys.out(self.id, "")).kvs)) is not None:
+            count = final.parts if ids.part_of(self.id) is None else 0
+        else:
+            known = _archived(link, self.id)
+            count = int(known.get("parts") or 0) if known.get("part") is None else 0
+        return [Run(ids.part_id(self.id, number)) for number in range(count)]
 
     def wait(self, timeout: Seconds | None = None) -> str:
         """Wait until it has ended and return its outcome: succeeded, failed, … Raises `TimedOut`; the run goes on."""

@@ -18,7 +18,7 @@ from typing import Any
 from crony.errors import Invalid
 
 _FOREIGN = frozenset({"CRONY_RUN_ID", "CRONY_JOB", "CRONY_ATTEMPT", "CRONY_FIRE_TIME", "CRONY_NAME", "CRONY_FENCE"})
-_FOREIGN_PREFIXES = ("CRONY_PARAM_", "CRONY_TEST_", "CRONY_CALLBACK")
+_FOREIGN_PREFIXES = ("CRONY_PARAM_", "CRONY_TEST_", "CRONY_CALLBACK", "CRONY_PART_")
 """Facts and parameters of a run that a job's own environment carries; not settings."""
 
 

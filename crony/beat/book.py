@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from crony.beat.alive import Alive
 from crony.beat.entries import (
     Asked,
     Awaited,
     Filling,
     JobEntry,
+    Joined,
     NodeEntry,
     Presence,
     Queued,
@@ -27,7 +29,8 @@ from crony.beat.entries import (
 from crony.beat.load import Load
 from crony.beat.pools import Pools
 from crony.beat.sorting import filled_by, job_of
-from crony.domain.ids import parse_run_id, place_ident
+from crony.domain.ids import place_ident
+from crony.domain.join import Join
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.queues import node_of, own
 from crony.domain.run import Accepted, Claim, Done, Record, Request, UnknownRecord, Wait, WaitReason
@@ -49,6 +52,7 @@ class News:
     waits: set[str] = field(default_factory=set)
     heard: set[str] = field(default_factory=set)
     """Accepted runs that are new, or of which a sign of life came."""
+    joins: set[str] = field(default_factory=set)
     inbox: bool = False
     ends: bool = False
     backfills: set[str] = field(default_factory=set)
@@ -82,6 +86,7 @@ class Book:
         self.load = Load()
         """Runs of each queue."""
         self.accepted: dict[str, Awaited] = {}
+        self.joins: dict[str, Joined] = {}
         self.outs: dict[str, tuple[int, bytes]] = {}
         """Outcome key -> (revision, value), until the loop hands them on; without the value in shards but the first."""
         self.sessions: set[str] = set()
@@ -99,11 +104,7 @@ class Book:
         self.fleet = 0
         """Rises whenever the set of nodes, what they can do, or the stop switch changes."""
         self.news = News()
-        self._live: dict[str, dict[str, int]] = {}
-        self._filled: dict[str, set[str]] = {}
-        """Backfill -> its live runs."""
-        self._lines: dict[str, set[str]] = {}
-        """Job -> runs that wait for their turn."""
+        self._alive = Alive(self.waits)
         self._graves: dict[str, int] = {}
         self._most_graves = 1000
         self._claims: dict[tuple[str, str], tuple[Claim, int]] = {}
@@ -117,30 +118,28 @@ class Book:
         return self.mods.get(key, 0)
 
     def live(self, job: str) -> list[str]:
-        """Runs of a job that count for overlap: all live ones but those of backfills, and those that wait for a moment
-        their caller chose."""
-        return [run for run in self._live.get(job, ()) if not self._sleeps(run) and not filled_by(run)]
+        """Runs of a job that count for overlap (see `Alive`)."""
+        return self._alive.of(job)
 
     def has_runs(self, job: str) -> bool:
         """Whether any run of a job is alive, whatever its kind."""
-        return job in self._live
+        return self._alive.any_of(job)
 
     def filled(self, backfill: str) -> set[str]:
         """Live runs of a backfill."""
-        return self._filled.get(backfill, set())
+        return self._alive.filled(backfill)
 
     def line(self, job: str) -> list[str]:
         """Runs of a job that wait until another one has ended, first come first."""
-        return sorted(self._lines.get(job, ()), key=self._came)
+        return self._alive.line(job)
 
     def turn(self, job: str) -> str:
-        """The run whose turn it is: first in line, and nothing else of the job is alive; empty: nobody's."""
-        line = self._lines.get(job, set())
-        return "" if not line or any(run not in line for run in self.live(job)) else self.line(job)[0]
+        """The run whose turn it is; empty: nobody's."""
+        return self._alive.turn(job)
 
     def is_live(self, run: str) -> bool:
-        """Whether a run waits, is queued, runs or is accepted."""
-        return run in self.waits or run in self.places or run in self.accepted
+        """Whether a run waits, is queued, runs, is accepted or is carried out in parts."""
+        return run in self.waits or run in self.places or run in self.accepted or run in self.joins
 
     def requested(self, run: str) -> Asked | None:
         """The request that a run still is."""
@@ -155,14 +154,6 @@ class Book:
     def node_of(self, incarnation: str) -> str:
         """Name of the registered node with this incarnation; empty when there is none."""
         return next((name for name, node in self.nodes.items() if node.facts.incarnation == incarnation), "")
-
-    def _came(self, run: str) -> tuple[int, int, str]:
-        suffix = parse_run_id(run).suffix
-        return self.waits[run].seen, int(suffix) if suffix.isdecimal() else 0, run
-
-    def _sleeps(self, run: str) -> bool:
-        waiting = self.waits.get(run)
-        return waiting is not None and waiting.wait is not None and waiting.wait.reason == WaitReason.DELAY
 
     # -- news ----------------------------------------------------------------------------------
 
@@ -223,6 +214,10 @@ class Book:
                 self._put_message(decode(queue), place, value, revision)
             case ["run", "q", queue, "c", place]:
                 self._put_claim((decode(queue), place), value, revision)
+            case ["run", "join", run]:
+                self._enter(run, run not in self.joins)
+                self.joins[run] = Joined(run, _read(Join, value), revision)
+                self.news.joins.add(run)
             case ["run", "acc", run]:
                 self._enter(run, run not in self.accepted)
                 self.accepted[run] = Awaited(run, _read(Accepted, value), revision)
@@ -308,6 +303,9 @@ class Book:
                     item.claim, item.claim_seen = None, 0
                     self._weigh(item)
                     self.news.queues = True
+            case ["run", "join", run]:
+                self.joins.pop(run, None)
+                self._leave(run)
             case ["run", "acc", run]:
                 self.accepted.pop(run, None)
                 self._leave(run)
@@ -353,7 +351,7 @@ class Book:
         entry._live, entry.problem, entry.limbo, entry.warm = None, "", False, False
         entry.refusals, entry.rest_until = 0, 0.0
         self.news.jobs.add(job)
-        self.news.waits.update(self._lines.get(job, ()))
+        self.news.waits.update(self._alive.line(job))
 
     def _moved(self, job: str, done: Done | None, revision: int) -> None:
         entry = self._job(job)
@@ -375,50 +373,26 @@ class Book:
 
     def _enter(self, run: str, new: bool) -> None:
         if new:
-            places = self._live.setdefault(job_of(run), {})
-            places[run] = places.get(run, 0) + 1
-            if backfill := filled_by(run):
-                self._filled.setdefault(backfill, set()).add(run)
+            self._alive.enter(run)
 
     def _leave(self, run: str) -> None:
-        job = job_of(run)
-        places = self._live.get(job, {})
-        if places.get(run, 0) > 1:
-            places[run] -= 1
-        else:
-            places.pop(run, None)
-            self._unfill(run)
-        if not places:
-            self._live.pop(job, None)
-        self._next_in(job)
-
-    def _unfill(self, run: str) -> None:
-        if backfill := filled_by(run):
-            runs = self._filled.get(backfill, set())
-            runs.discard(run)
-            if not runs:
-                self._filled.pop(backfill, None)
+        if backfill := self._alive.leave(run):
             self.news.backfills.add(backfill)
+        self._next_in(job_of(run))
+
+    def _next_in(self, job: str) -> None:
+        """Something of the job went: have the first in line looked at."""
+        if run := self._alive.next_in(job):
+            self.news.waits.add(run)
 
     def _stand(self, run: str) -> None:
-        """Note whether a run stands in a line: its record is new, or gone."""
-        job, waiting = job_of(run), self.waits.get(run)
+        waiting = self.waits.get(run)
         if waiting is not None and waiting.wait is not None and waiting.wait.reason == WaitReason.POOL:
             self.pools.line_up(run, waiting.wait)
         else:
             self.pools.leave(run)
-        if job and waiting is not None and waiting.wait is not None and waiting.wait.reason == WaitReason.OVERLAP:
-            self._lines.setdefault(job, set()).add(run)
-        elif run in self._lines.get(job, ()):
-            self._lines[job].discard(run)
-            self._next_in(job)
-            if not self._lines[job]:
-                del self._lines[job]
-
-    def _next_in(self, job: str) -> None:
-        """Something of the job went: have the first in line looked at."""
-        if self._lines.get(job):
-            self.news.waits.add(self.line(job)[0])
+        if self._alive.stand(run):
+            self._next_in(job_of(run))
 
     def _put_message(self, queue: str, place: str, value: bytes, revision: int) -> None:
         run, where = place_ident(place), (queue, place)

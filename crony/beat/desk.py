@@ -9,8 +9,11 @@ from crony.beat.pools import Pools
 from crony.beat.router import Router
 from crony.domain import ids
 from crony.domain.job import Retry
+from crony.domain.join import MOST_NODES, Join
 from crony.domain.livejob import LiveJob
+from crony.domain.outcome import SkipReason
 from crony.domain.queues import Shared
+from crony.domain.routing import Strategy
 from crony.domain.run import Envelope, Request, Trigger, Wait, WaitReason
 from crony.domain.signing import Sealer, Verifier
 from crony.lifecycle.end import PATIENCE
@@ -21,6 +24,14 @@ TASK = "crony.run"
 """The Celery task that runs every attempt."""
 EXPIRES = 24 * 3600.0
 """Seconds an envelope stays good; messages that wait longer are sealed again."""
+
+
+class NotSplit(Exception):
+    """A run that should be carried out in parts cannot be now."""
+
+    def __init__(self, reason: SkipReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
 
 
 class Desk:
@@ -60,6 +71,7 @@ class Desk:
             exclude=list(job.routing.exclude),
             strategy=job.routing.strategy,
             shared=job.routing.queue or "",
+            parts=job.routing.parts or 0,
             key=job.routing.key,
             overlap=job.overlap,
             delivery=job.delivery,
@@ -133,14 +145,48 @@ class Desk:
         place = ids.place(told.priority, self._next(), told.run)
         return Dispatch(told, place, self._message(told), self._pools.seen(told.pools))
 
+    def split(self, envelope: Envelope, *, at: float) -> Join:
+        """The record of a run that is to be carried out in parts; of a broadcast, on the nodes that fit now.
+
+        Raises `NotSplit` for a broadcast that no node fits, or too many.
+        """
+        nodes: list[str] = []
+        if envelope.strategy == Strategy.BROADCAST:
+            nodes, why = self._router.everyone(envelope)
+            if not nodes:
+                raise NotSplit(SkipReason.NO_NODE, self.why_nobody(envelope))
+            if len(nodes) > MOST_NODES:
+                raise NotSplit(SkipReason.ERROR, f"{len(nodes)} nodes fit; a broadcast goes to {MOST_NODES} at most")
+            envelope = replace(envelope, parts=len(nodes), why=why)
+        return Join(envelope.run, self._sealed(envelope), envelope.parts, at, nodes)
+
+    def part(self, told: Envelope, join: Join, number: int) -> Envelope:
+        """The first attempt of one part of a run whose own envelope is `told`."""
+        return replace(
+            told,
+            run=ids.part_id(told.run, number),
+            part=number,
+            parts=join.total,
+            node=join.nodes[number] if join.nodes else told.node,
+            overlap="allow",
+            awaited=False,
+            idem="",
+            why="",
+        )
+
     def again(self, envelope: Envelope) -> bytes:
         """The message of the same attempt for the same node, good for another while."""
         return self._message(replace(envelope, expires_at=self._now() + EXPIRES))
 
     def park(self, envelope: Envelope, reason: str, *, at: float, due_at: float = 0.0, detail: str = "") -> Wait:
         """A run that has not had an attempt yet, as a waiting record."""
-        sealed = self._sealer.seal(replace(envelope, queue="", incarnation="", slots=[]).payload()).decode()
-        return Wait(envelope.run, sealed, envelope.attempt - 1, reason, at, due_at=due_at, detail=detail)
+        return Wait(
+            envelope.run, self._sealed(envelope), envelope.attempt - 1, reason, at, due_at=due_at, detail=detail
+        )
+
+    def _sealed(self, envelope: Envelope) -> str:
+        """Sealed, and addressed to nobody."""
+        return self._sealer.seal(replace(envelope, queue="", incarnation="", slots=[]).payload()).decode()
 
     def open(self, sealed: str) -> Envelope:
         """The envelope behind a seal of a trusted centre. Raises `BadSeal` or `UnknownRecord`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from crony.domain import ids
 from crony.domain.backfill import Backfill
+from crony.domain.join import Join
 from crony.domain.livejob import LiveJob
 from crony.domain.node import NodeFacts
 from crony.domain.queues import node_of
@@ -16,7 +17,7 @@ from crony.domain.signing import BadSeal, Verifier, peek
 from crony.transport_etcd import message as wire
 
 _BACKFILL = re.compile(r"b[0-9a-z]{20}")
-_RUN = re.compile(r"[0-9a-z]+\.[0-9]+\.[0-9a-z]+")
+_RUN = re.compile(r"[0-9a-z]+\.[0-9]+\.[0-9a-z]+(\.[0-9]+)?")
 
 
 def own_run(run: str) -> ids.RunId:
@@ -209,6 +210,19 @@ class Awaited:
     record: Accepted | None
     seen: int
     busy: bool = False
+    rest_until: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Joined:
+    """A run whose parts are under way."""
+
+    run: str
+    join: Join | None
+    seen: int
+    busy: bool = False
+    impossible: str = ""
+    """Why its next parts cannot be made; found out when it was tried."""
     rest_until: float = 0.0
 
 

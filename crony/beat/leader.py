@@ -29,6 +29,7 @@ from crony.beat.duties.inbox import Inbox
 from crony.beat.duties.pruning import Pruning
 from crony.beat.duties.quarantine import Quarantine
 from crony.beat.duties.slots import Slots
+from crony.beat.duties.splitting import Splitting
 from crony.beat.duties.takenin import TakingIn
 from crony.beat.duties.waiting import Waiting
 from crony.beat.duties.zonewatch import ZoneWatch
@@ -131,6 +132,7 @@ class Leader:
             Deadlines(self.office),
             Quarantine(self.office),
             Slots(self.office),
+            Splitting(self.office),
             Ages(self.office, undelivered, room),
             Pruning(self.office),
         ]
@@ -198,6 +200,7 @@ class Leader:
             "problems": {job.id: job.problem for job in list(book.jobs.values()) if job.problem},
             "requested": len(book.requests),
             "waiting": len(book.waits),
+            "in_parts": len(book.joins),
             "queued": len(book.queued),
             "accepted": len(book.accepted),
             "nodes": sorted(book.nodes),

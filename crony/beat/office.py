@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from crony.beat import policy
 from crony.beat.book import Book
 from crony.beat.commit import Committer
 from crony.beat.desk import Desk
+from crony.beat.entries import JobEntry
 from crony.clock import Clock
+from crony.domain.livejob import LiveJob
+from crony.domain.routing import Strategy
 from crony.domain.signing import Verifier
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
@@ -94,6 +98,11 @@ class Office:
             if item is not None:
                 item.sent_to(dispatch.envelope.incarnation)
             self.counts["dispatched"] += 1
+
+    def at_once(self, entry: JobEntry, live: LiveJob) -> int:
+        """How many runs of a job fit one decision. A broadcast's record names the nodes."""
+        named = live.job.routing.strategy == Strategy.BROADCAST
+        return policy.at_once(len(entry.sealed) + (sum(len(node) + 3 for node in self.book.nodes) // 2 if named else 0))
 
     def owner(self, job: str) -> tuple[str, int]:
         """A published job's (id, revision of its key as known), for a move's compare."""

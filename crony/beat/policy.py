@@ -49,9 +49,9 @@ class Plan:
     """Instants left to a backfill."""
 
 
-def at_once(document: int) -> int:
-    """How many runs of a job whose sealed document has so many bytes fit one decision."""
-    return max(1, min(AT_ONCE, MESSAGES // (2 * document + 500)))
+def at_once(document: int, most: int = AT_ONCE) -> int:
+    """How many runs of a job whose sealed document has so many bytes fit one decision, `most` at most."""
+    return max(1, min(most, MESSAGES // (2 * document + 500)))
 
 
 REPLACED = "a later one took its place"

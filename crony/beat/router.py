@@ -89,9 +89,10 @@ class Router:
 
         With `any` the shared queue, if somebody takes from it; `avoid` then goes for nothing.
         """
-        need = Need.of(envelope)
+        need, strategy = Need.of(envelope), _strategy(envelope)
+        if strategy is Strategy.BROADCAST:
+            return self._own(envelope, need)
         field = self._field(need)
-        strategy = _strategy(envelope)
         if strategy is Strategy.ANY:
             return _share(need, field)
         busy = self._busy(field.fits) if strategy is Strategy.LEAST_BUSY else {}
@@ -107,7 +108,16 @@ class Router:
         """Why nobody fits: each reason with the nodes it holds for."""
         if not any(node.facts.incarnation in self._book.sessions for node in self._book.nodes.values()):
             return "no node is alive"
-        return grounds("", "", self._field(Need.of(envelope)).refused).text()
+        need = Need.of(envelope)
+        if _strategy(envelope) is Strategy.BROADCAST and envelope.part is not None:
+            return grounds("", "", [(self._why_not(need), [need.node or "?"])]).text()
+        return grounds("", "", self._field(need).refused).text()
+
+    def everyone(self, envelope: Envelope) -> tuple[list[str], str]:
+        """Every node that fits a broadcast, and why the others do not: the line of its `Grounds`."""
+        field = self._field(Need.of(envelope))
+        nodes = sorted(field.fits)
+        return nodes, grounds(f"each of {len(nodes)} nodes has a part", Strategy.BROADCAST, field.refused).text()
 
     def takers(self, name: str, kind: str) -> int:
         """How many nodes take from a shared queue of this name and kind now."""
@@ -131,6 +141,19 @@ class Router:
             case Strategy.HASH:
                 return rendezvous(fits, key_of(envelope), avoid)
         return self._wheel.pick(fits, avoid)
+
+    def _own(self, envelope: Envelope, need: Need) -> Route | None:
+        """The node that a part of a broadcast belongs to, if it takes it now. Chosen it was when the run was split."""
+        if self._why_not(need):
+            return None
+        facts = self._book.nodes[need.node or ""].facts
+        self._book.load.promise(envelope.run, facts.queue, self._mono())
+        why = grounds(f"each of {envelope.parts} nodes has a part", Strategy.BROADCAST, ())
+        return Route(facts.name, facts.queue, facts.incarnation, why.text())
+
+    def _why_not(self, need: Need) -> str:
+        """Why the node asked for does not fit; empty: it does."""
+        return self._weight(need.node, need)[1] if need.node in self._book.nodes else "not registered"
 
     def _busy(self, nodes: Iterable[str]) -> dict[str, Busy]:
         book = self._book
@@ -214,11 +237,13 @@ def _share(need: Need, field: Field) -> Route | None:
 
 
 def key_of(envelope: Envelope) -> str:
-    """What `hash` goes by: the value of the parameter named, or the job's id where there is none such."""
+    """What `hash` goes by: the value of the parameter named, or the job's id where there is none such; and the number
+    of the part, so that parts spread, and each one stays with its node."""
+    part = "" if envelope.part is None else f"#{envelope.part}"
     if envelope.key is None or envelope.key not in envelope.params:
-        return envelope.job
+        return envelope.job + part
     value = envelope.params[envelope.key]
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return (value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)) + part
 
 
 def _strategy(envelope: Envelope) -> Strategy:

@@ -60,9 +60,12 @@ def job() -> None:
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Only on nodes with this label; may be repeated.")
 @click.option("--node", metavar="NODE", help="Only on this node.")
 @click.option(
-    "--strategy", metavar="NAME", help="weighted (default), least_busy, random, hash or any: how a node is chosen."
+    "--strategy",
+    metavar="NAME",
+    help="weighted (default), least_busy, random, hash, any or broadcast: how a node is chosen.",
 )
 @click.option("--queue", metavar="NAME", help="With --strategy any: the shared queue (default any).")
+@click.option("--parts", type=int, metavar="N", help="Carry each run out in so many parts.")
 @click.option("--priority", type=int, metavar="0-9", help="Higher first (default 0).")
 @click.option("--paused", is_flag=True, help="Create it paused.")
 @api_option
@@ -314,6 +317,7 @@ def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
     routing = {
         "strategy": given["strategy"],
         "queue": given["queue"],
+        "parts": given["parts"],
         "labels": pairs(given["labels"], "--label"),
         "node": given["node"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -26,29 +27,36 @@ def run() -> None:
 @click.option("--since", metavar="TIME", help="Not before (RFC 3339 with offset).")
 @click.option("--until", metavar="TIME", help="Before (RFC 3339 with offset).")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
+@click.option("--parts", is_flag=True, help="Under each run that has parts, these as well.")
 @api_option
 @output_option
-def list_(limit: int, api: Api, form: str, **filters: Any) -> None:
-    """List runs, newest first."""
+def list_(limit: int, parts: bool, api: Api, form: str, **filters: Any) -> None:
+    """List runs, newest first. A run in parts is one line: --parts shows them."""
     found = items(api, "runs", limit=limit, form=form, **filters)
-    if found is not None:
-        show.table(
-            ("RUN", "JOB", "STATE", "STARTED", "TOOK", "ATTEMPT", "NODE", "REASON"),
-            [
-                (
-                    row["id"],
-                    row.get("job_name"),
-                    row.get("outcome") or row["state"],
-                    show.moment(row.get("started_at") or row.get("requested_at")),
-                    show.span(_took(row)),
-                    row.get("attempt"),
-                    row.get("node"),
-                    _short(row.get("reason")),
-                )
-                for row in found
-            ],
-            empty="no runs",
-        )
+    if found is None:
+        return
+    rows = []
+    for row in found:
+        rows.append(row)
+        if parts and _in_parts(row):
+            rows += [{**each, "id": f"  {each['id']}"} for each in _parts(api, row["id"])]
+    show.table(
+        ("RUN", "JOB", "STATE", "STARTED", "TOOK", "ATTEMPT", "NODE", "REASON"),
+        [
+            (
+                row["id"],
+                row.get("job_name"),
+                row.get("outcome") or row["state"],
+                show.moment(row.get("started_at") or row.get("requested_at")),
+                show.span(_took(row)),
+                f"{row['parts']} parts" if _in_parts(row) else row.get("attempt"),
+                row.get("node"),
+                _short(row.get("reason")),
+            )
+            for row in rows
+        ],
+        empty="no runs",
+    )
 
 
 @run.command()
@@ -76,9 +84,29 @@ def get(ident: str, api: Api, form: str) -> None:
             *_route(found),
             ("until", found.get("deadline_at") and f"{show.moment(found['deadline_at'])} (its callee has accepted it)"),
             ("progress", _progress(found.get("progress"))),
+            ("part", found.get("parent") and f"{found['part']} (from 0) of {found['parts']}, of run {found['parent']}"),
             ("result", found.get("result")),
         ]
     )
+    if _in_parts(found):
+        click.echo()
+        show.table(
+            ("PART", "STATE", "CODE", "NODE", "STARTED", "TOOK", "ATTEMPT", "RESULT", "REASON"),
+            [
+                (
+                    row["part"],
+                    row.get("outcome") or row["state"],
+                    row.get("code"),
+                    row.get("node"),
+                    show.moment(row.get("started_at")),
+                    show.span(_took(row)),
+                    row.get("attempt"),
+                    _short(row.get("result")),
+                    _short(row.get("reason")),
+                )
+                for row in _parts(api, ident)
+            ],
+        )
     if found.get("attempts"):
         click.echo()
         show.table(
@@ -151,6 +179,19 @@ def _progress(progress: dict[str, Any] | None) -> str:
     percent = "" if progress["percent"] is None else f"{progress['percent']:g} %"
     said = "; ".join(part for part in (percent, progress["message"]) if part)
     return f"{said or 'alive'} ({show.moment(progress['at'])})"
+
+
+def _in_parts(row: dict[str, Any]) -> bool:
+    return bool(row.get("parts")) and row.get("part") is None
+
+
+def _parts(api: Api, run: str) -> Iterator[dict[str, Any]]:
+    """The parts of a run, in order."""
+    first: int | None = 0
+    while first is not None:
+        page = api.get(f"runs/{segment(run)}/parts", first=first)
+        yield from page["items"]
+        first = page["next"]
 
 
 def _route(found: dict[str, Any]) -> list[tuple[str, object]]:

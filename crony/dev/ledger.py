@@ -120,7 +120,7 @@ class Ledger:
                 self._cursor(ident, value)
             case ["run", "out", run, attempt]:
                 self._outcome(run, attempt, value, mod, fresh=fresh)
-            case ["run", "wait", run]:
+            case ["run", "wait" | "join", run]:
                 self._run(run)
             case ["run", "q", _, "m", place]:
                 self._run(place_ident(place))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from typing import NamedTuple
 
+_PART = re.compile("0|[1-9][0-9]{0,4}")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _BACKFILL = 21
 """Characters of a backfill's id."""
@@ -41,16 +43,18 @@ def task_job_id(task: str) -> str:
 
 
 class RunId(NamedTuple):
-    """The parts of a run id: job, generation, and the nominal second of a fire or a fresh suffix."""
+    """What a run id says: job, generation, the nominal second of a fire or a fresh suffix, and which part it is."""
 
     job: str
     generation: int
     suffix: str
+    part: int | None = None
+    """Place among the parts of the run it belongs to, from 0; None: it is no part."""
 
     @property
     def fire(self) -> int | None:
-        """Nominal UTC second of the fire, or None for a manual, API or backfill run."""
-        return int(self.suffix) if self.suffix.isdigit() else None
+        """Nominal UTC second of the fire, or None for a manual, API or backfill run, and for a part of a run."""
+        return int(self.suffix) if self.suffix.isdigit() and self.part is None else None
 
     @property
     def backfill(self) -> str:
@@ -86,11 +90,29 @@ def backfill_run_id(job: str, generation: int, backfill: str, second: int) -> st
 
 
 def parse_run_id(run: str) -> RunId:
-    """The parts of a run id. Raises ValueError when it is not one."""
-    job, generation, suffix = run.split(".", 2)
-    if not job or not suffix:
+    """What a run id says. Raises ValueError when it is not one."""
+    job, generation, suffix, *part = run.split(".", 3)
+    if not job or not suffix or (part and not _PART.fullmatch(part[0])):
         raise ValueError(f"not a run id: {run!r}")
-    return RunId(job, int(generation), suffix)
+    return RunId(job, int(generation), suffix, int(part[0]) if part else None)
+
+
+def part_id(run: str, number: int) -> str:
+    """The run that is this part, from 0, of a run."""
+    return f"{run}.{number}"
+
+
+def part_of(run: str) -> int | None:
+    """Which part of its run a run is, from 0; None: it is a whole one, or no run id at all."""
+    try:
+        return parse_run_id(run).part
+    except ValueError:
+        return None
+
+
+def whole(run: str) -> str:
+    """The run that a run is a part of; itself when it is no part."""
+    return run.rpartition(".")[0] if run.count(".") == 3 else run
 
 
 def place(priority: int, sequence: int, ident: str) -> str:

@@ -35,6 +35,7 @@ class SkipReason(StrEnum):
     ERROR = "error"
     DELETED = "deleted"
     RESTORED = "restored"  # etcd was restored from a backup, and nobody knows what became of the fire
+    NO_NODE = "no_node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Outcome(Record):
     count: int = 1
     """How many fires a skip stands for."""
     idem: str = ""
+    parts: int = 0
+    """How many parts its run has; 0: it is not split."""
     held: bool = False
     """The run waits for a person to decide what follows."""
     awaited: bool = False

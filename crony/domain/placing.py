@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crony.domain.check import choice, fields, join, listing, texts
+from crony.domain.check import choice, fields, integer, join, listing, texts
+from crony.domain.join import MOST_PARTS
 from crony.domain.routing import Strategy
 from crony.errors import Invalid
 from crony.settings import QUEUE_NAME
@@ -31,6 +32,8 @@ class Routing:
     """With `hash`: the parameter whose value decides; None: the job's id."""
     queue: str | None = None
     """With `any`: the shared queue its runs go to."""
+    parts: int | None = None
+    """Each run is carried out in so many parts; None: whole."""
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
@@ -41,6 +44,7 @@ class Routing:
             "exclude": list(self.exclude),
             "key": self.key,
             "queue": self.queue,
+            "parts": self.parts,
         }
 
 
@@ -48,13 +52,16 @@ def parse_routing(value: Any, field: str = "routing") -> Routing:
     """The section behind a mapping; the defaults for null. Raises `Invalid` naming the field."""
     if value is None:
         return Routing()
-    given = fields(value, field, ("strategy", "labels", "node", "exclude", "key", "queue"), ("parts",))
-    strategy = choice(given.get("strategy", "weighted"), f"{field}.strategy", tuple(Strategy), ("broadcast",))
-    key, queue = given.get("key"), given.get("queue")
+    given = fields(value, field, ("strategy", "labels", "node", "exclude", "key", "queue", "parts"))
+    strategy = choice(given.get("strategy", "weighted"), f"{field}.strategy", tuple(Strategy))
+    key, queue, parts = given.get("key"), given.get("queue"), given.get("parts")
     if key is not None and strategy != Strategy.HASH:
         raise Invalid(f"{field}.key", "belongs to the strategy hash", hint="set strategy: hash, or leave it out")
     if queue is not None and strategy != Strategy.ANY:
         raise Invalid(f"{field}.queue", "belongs to the strategy any", hint="set strategy: any, or leave it out")
+    if parts is not None and strategy == Strategy.BROADCAST:
+        hint = "leave it out: a broadcast has a part for each node"
+        raise Invalid(f"{field}.parts", "does not go with the strategy broadcast", hint=hint)
     exclude = listing(given.get("exclude", []), f"{field}.exclude", 100)
     node = given.get("node")
     made = Routing(
@@ -64,6 +71,7 @@ def parse_routing(value: Any, field: str = "routing") -> Routing:
         exclude=tuple(texts(item, f"{field}.exclude[{i}]", most=200) for i, item in enumerate(exclude)),
         key=None if key is None else texts(key, f"{field}.key", most=128),
         queue=_queue(queue, f"{field}.queue") if strategy == Strategy.ANY else None,
+        parts=None if parts is None else integer(parts, f"{field}.parts", 1, MOST_PARTS),
     )
     if strategy == Strategy.ANY:
         for name in ("labels", "node", "exclude"):

@@ -26,6 +26,7 @@ class Strategy(StrEnum):
     RANDOM = "random"
     HASH = "hash"
     ANY = "any"
+    BROADCAST = "broadcast"
 
 
 class Choice(NamedTuple):

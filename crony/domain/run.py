@@ -122,6 +122,10 @@ class Envelope(Record):
     """With `any`: name of the shared queue it goes to."""
     key: str | None = None
     """Name of the parameter whose value `hash` goes by; None: the job's id."""
+    part: int | None = None
+    """Which part of its run it is, from 0; None: it is a whole run."""
+    parts: int = 0
+    """How many parts its run has; 0: it is not split (a broadcast: not yet)."""
     overlap: str = "skip"
     delivery: str = "at_least_once"
     """at_least_once | at_most_once: whether what may have run can run again."""
@@ -159,6 +163,11 @@ class Envelope(Record):
         """Whether its callee may answer later; its token then needs the claim to know the secret before the call."""
         return self.deadline > 0
 
+    @property
+    def splits(self) -> bool:
+        """Whether it is a whole run that is carried out in parts."""
+        return self.part is None and (self.strategy == "broadcast" or self.parts > 0)
+
     def next_attempt(self, **changes: Any) -> Envelope:
         """The envelope of the next attempt."""
         return replace(self, attempt=self.attempt + 1, **changes)
@@ -191,7 +200,8 @@ class Request(Record):
     """`run/in/<id>`: what somebody asks of the leader."""
 
     kind: str
-    """run, cancel, unhold; ended: a run that something waits for is over, told by whoever settles outcomes"""
+    """run, cancel, unhold; ended: a run that something waits for is over, told by whoever settles outcomes; parts: so
+    are parts of a run"""
     run: str = ""
     job: str = ""
     name: str = ""
@@ -215,6 +225,9 @@ class Request(Record):
     """kind ended: the kind of the outcome that was final, and below which revision ran and when it ended."""
     revision: int = 0
     ended_at: float = 0.0
+    parts: dict[str, str] = field(default_factory=dict)
+    """kind parts: how they ended, by number, and below when the first of them started."""
+    started_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,10 @@ class Keys:
         """The claim on the message at the same place."""
         return f"{self.queue(queue)}c/{place}"
 
+    def run_join(self, run: str) -> str:
+        """A run whose parts, runs of their own, are under way."""
+        return f"{self.root}run/join/{run}"
+
     def run_acc(self, run: str) -> str:
         """A run that its callee accepted and will end later."""
         return f"{self.root}run/acc/{run}"

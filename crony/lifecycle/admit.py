@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crony.domain.join import Join
 from crony.domain.outcome import Outcome
 from crony.domain.run import Wait
 from crony.etcd.keys import Keys
-from crony.lifecycle.move import Dispatch, Move, sent
+from crony.lifecycle.move import Dispatch, Move, parked, sent
 
 
 def admit(
@@ -17,7 +18,7 @@ def admit(
     request_seen: int,
     job: tuple[str, int] | None,
     dispatches: Sequence[Dispatch] = (),
-    waits: Sequence[Wait] = (),
+    waits: Sequence[Wait | Join] = (),
     skips: Sequence[Outcome] = (),
     end: Outcome | None = None,
 ) -> Move:
@@ -28,7 +29,7 @@ def admit(
     """
     out = sent(keys, dispatches)
     puts = {**out.puts}
-    puts |= {keys.run_wait(wait.run): wait.encode() for wait in waits}
+    puts |= parked(keys, waits)
     puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
     if end is not None:
         puts[keys.out(end.run, "end")] = end.encode()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from crony.domain.backfill import Backfill, Stop
+from crony.domain.join import Join
 from crony.domain.outcome import Outcome
 from crony.domain.run import Request, UnknownRecord, Wait
 from crony.errors import Conflict, NotFound, Unavailable, Unknown
@@ -13,7 +14,7 @@ from crony.etcd.client import KV, Client
 from crony.etcd.errors import EtcdUnknown
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, mod
-from crony.lifecycle.move import Dispatch, Move, sent
+from crony.lifecycle.move import Dispatch, Move, parked, sent
 
 _TRIES = 5
 
@@ -80,7 +81,7 @@ def advance(
     seen: int,
     job: tuple[str, int],
     dispatches: Sequence[Dispatch] = (),
-    waits: Sequence[Wait] = (),
+    waits: Sequence[Wait | Join] = (),
     skips: Sequence[Outcome] = (),
     ends: Mapping[str, int] | None = None,
     cancels: Mapping[str, Request] | None = None,
@@ -94,7 +95,7 @@ def advance(
     told = {keys.run_in(request): revision for request, revision in (ends or {}).items()}
     out = sent(keys, dispatches)
     puts = {**out.puts}
-    puts |= {keys.run_wait(wait.run): wait.encode() for wait in waits}
+    puts |= parked(keys, waits)
     puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
     puts |= {keys.run_in(request): wanted.encode() for request, wanted in (cancels or {}).items()}
     key, over = keys.backfill(after.id), after.rest_of_fires and not after.fires

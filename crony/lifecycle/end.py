@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from crony.domain import ids
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import peek
@@ -77,8 +78,32 @@ def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **
         why=envelope.why,
         idem=envelope.idem,
         awaited=envelope.awaited,
+        parts=envelope.parts,
     )
     return replace(base, **facts)  # type: ignore[arg-type]
+
+
+def without_envelope(run: str, why: str, now: float) -> Outcome:
+    """The end of a run of which nothing but its id can be told."""
+    try:
+        parts = ids.parse_run_id(run)
+        job, generation = parts.job, parts.generation
+    except ValueError:
+        job, generation = "?", 0
+    return Outcome(
+        run=run,
+        job=job,
+        name=job,
+        generation=generation,
+        revision=0,
+        attempt=0,
+        kind=Kind.REFUSED.value,
+        final=True,
+        trigger="",
+        ended_at=now,
+        reason=f"given up: {why}",
+        awaited=True,  # perhaps: nobody can tell any more
+    )
 
 
 def end(

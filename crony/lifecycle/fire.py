@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crony.domain.backfill import Backfill
+from crony.domain.join import Join
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done, Wait
 from crony.etcd.keys import Keys
-from crony.lifecycle.move import Dispatch, Move, sent
+from crony.lifecycle.move import Dispatch, Move, parked, sent
 
 
 def fire(
@@ -19,7 +20,7 @@ def fire(
     done_seen: int,
     done: Done,
     dispatches: Sequence[Dispatch] = (),
-    waits: Sequence[Wait] = (),
+    waits: Sequence[Wait | Join] = (),
     skips: Sequence[Outcome] = (),
     rest: Backfill | None = None,
 ) -> Move:
@@ -31,7 +32,7 @@ def fire(
     out = sent(keys, dispatches)
     puts = {**out.puts}
     puts[keys.done(job)] = done.encode()
-    puts |= {keys.run_wait(wait.run): wait.encode() for wait in waits}
+    puts |= parked(keys, waits)
     puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
     if rest is not None:
         puts[keys.backfill(rest.id)] = rest.encode()

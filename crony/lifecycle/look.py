@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from crony.domain import ids
+from crony.domain.join import Join
 from crony.domain.run import Accepted, Beat, Claim, Envelope, Request, State, UnknownRecord, Wait
 from crony.domain.signing import peek
 from crony.errors import CronyError
@@ -49,6 +50,12 @@ class LiveRun:
     """Of an accepted run: by when its callee has to complete."""
     beat: Beat | None = None
     """The last sign of life of its callee."""
+    part: int | None = None
+    """Which part of its run it is, from 0."""
+    parts: int = 0
+    """How many parts its run has; 0: it is not split."""
+    ended: int = 0
+    """Of a whole run in parts: how many of them have ended."""
 
 
 def live_runs(client: Client, keys: Keys, *, job: str | None = None, run: str | None = None) -> list[LiveRun]:
@@ -61,6 +68,7 @@ def live_runs(client: Client, keys: Keys, *, job: str | None = None, run: str | 
     beats = {kv.key.removeprefix(keys.run_beat("")): kv for kv in client.list(keys.run_beat(start), revision=at).kvs}
     for kv in client.list(keys.run_acc(start), revision=at).kvs:
         found.append(_accepted(kv, beats.get(kv.key.removeprefix(keys.run_acc("")))))
+    found += [_joined(kv) for kv in client.list(keys.run_join(start), revision=at).kvs]
     found += _queued(keys, client.list(f"{keys.run}q/", revision=at).kvs, start)
     wanted = (live for live in found if live is not None)
     return sorted(
@@ -129,6 +137,22 @@ def _accepted(kv: KV, last: KV | None) -> LiveRun | None:
         return None
     shown = _live(envelope, State.ACCEPTED, record.attempt, record.node, record.at, incarnation=record.incarnation)
     return replace(shown, started_at=record.started_at or record.at, deadline_at=record.deadline_at, beat=beat)
+
+
+def _joined(kv: KV) -> LiveRun | None:
+    """A run whose parts are under way."""
+    try:
+        join = Join.read(kv.value)
+    except UnknownRecord:
+        return None
+    envelope = _opened(join.envelope) if join.sound else None
+    if envelope is None:
+        return None
+    detail = f"; {join.cancelled}" if join.cancelled else ""
+    live = _live(
+        envelope, State.RUNNING, 0, "", join.since_at, reason=f"{join.ended} of {join.total} parts have ended{detail}"
+    )
+    return replace(live, parts=join.total, ended=join.ended)
 
 
 def _queued(keys: Keys, kvs: Iterable[KV], start: str) -> list[LiveRun | None]:
@@ -202,4 +226,6 @@ def _live(
         why=envelope.why,
         incarnation=incarnation,
         pools=tuple(str(name) for name in envelope.pools),
+        part=envelope.part,
+        parts=envelope.parts if envelope.part is not None else 0,
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from crony.domain.join import Join
 from crony.domain.pool import Slot
-from crony.domain.run import Envelope
+from crony.domain.run import Envelope, Wait
 from crony.errors import CronyError
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Compare, Txn, absent, exists, mod
@@ -135,3 +136,11 @@ def sent(keys: Keys, dispatches: Iterable[Dispatch]) -> Move:
             puts[slot] = Slot(told.run, told.queue, dispatch.place).encode()
             seen[slot] = 0
     return Move(seen, frozenset(alive), puts=puts)
+
+
+def parked(keys: Keys, records: Iterable[Wait | Join]) -> dict[str, bytes]:
+    """The puts of runs that go to no queue now: they wait, or are to be carried out in parts."""
+    return {
+        keys.run_join(record.run) if isinstance(record, Join) else keys.run_wait(record.run): record.encode()
+        for record in records
+    }

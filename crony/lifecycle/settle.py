@@ -7,10 +7,12 @@ counted because there was no room for it. So are the requests to the leader of a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from crony.domain.alert import Alert, run_failed
+from crony.domain import ids
+from crony.domain.alert import Alert, AlertKind, run_failed
 from crony.domain.outcome import Outcome
 from crony.domain.run import Record, Request, UnknownRecord
 from crony.etcd.keys import Keys
@@ -19,7 +21,9 @@ from crony.lifecycle.move import Move
 MOST_ALERTS = 30
 """Most alerts put by one settle."""
 MOST_ENDS = 50
-"""Most ends told by one settle."""
+"""Most awaited ends told by one settle."""
+MOST_WHOLES = 15
+"""Most runs of whose parts one settle tells."""
 _AWAITED = b'"awaited":true'
 
 
@@ -37,30 +41,46 @@ class Position(Record):
 
 @dataclass(frozen=True, slots=True)
 class Consequences:
-    """What follows from a stretch of outcomes: the position behind them, the failures and awaited ends among them."""
+    """What follows from a stretch of outcomes: the position behind them, the failures, and what leaders are told."""
 
     position: Position
     alerts: Sequence[Alert]
     """At most `MOST_ALERTS`, each once."""
-    ends: Mapping[str, Request]
-    """At most `MOST_ENDS`, by request id; the ids sort as the outcomes do."""
+    requests: Mapping[str, Request]
+    """By request id: at most `MOST_ENDS` awaited ends, whose ids sort as the outcomes do, and at most `MOST_WHOLES`
+    runs of which parts ended."""
 
 
 def consequences(keys: Keys, outcomes: Iterable[tuple[int, str, bytes]], position: Position) -> Consequences:
-    """Go from `position` over `outcomes` (revision, key, value), in order, as far as one transaction can."""
+    """Go from `position` over `outcomes` (revision, key, value), in order, as far as one transaction can.
+
+    The final failure of a part is no alert: that of its run will be, and names it.
+    """
     alerts: dict[str, Alert] = {}
     ends: dict[str, Request] = {}
+    parts: dict[str, Request] = {}
     for revision, key, value in outcomes:
         run = key.removeprefix(keys.outs).split("/")[0]
+        whole = ids.whole(run)
         alert, end = run_failed(run, value), _ended(run, value)
-        if (alert is not None and len(alerts) >= MOST_ALERTS) or (end is not None and len(ends) >= MOST_ENDS):
+        part = _part_ended(run, whole, value, parts.get(whole)) if whole != run else None
+        if part is not None and alert is not None and alert.kind == AlertKind.RUN_FAILED:
+            alert = None
+        if (
+            (alert is not None and len(alerts) >= MOST_ALERTS)
+            or (end is not None and len(ends) >= MOST_ENDS)
+            or (part is not None and whole not in parts and len(parts) >= MOST_WHOLES)
+        ):
             break
         if alert is not None:
             alerts.setdefault(alert.id, alert)
         if end is not None:
             ends[f"s{revision:016x}.{run}"] = end
+        if part is not None:
+            parts[whole] = part
         position = Position(revision, key)
-    return Consequences(position, tuple(alerts.values()), ends)
+    requests = {**ends, **{f"p{position.revision:016x}.{whole}": told for whole, told in parts.items()}}
+    return Consequences(position, tuple(alerts.values()), requests)
 
 
 def _ended(run: str, value: bytes) -> Request | None:
@@ -79,18 +99,32 @@ def _ended(run: str, value: bytes) -> Request | None:
         return None  # the archiver says that it cannot be read
 
 
+def _part_ended(run: str, whole: str, value: bytes, known: Request | None) -> Request | None:
+    """What is told of the whole run with this outcome of its part; None: the part has not ended, or is none."""
+    try:
+        told, parsed = json.loads(value), ids.parse_run_id(run)
+        if not told["final"]:
+            return None
+        starts = [at for at in (told.get("started_at"), known and known.started_at) if isinstance(at, int | float)]
+        parts = {**(known.parts if known else {}), str(parsed.part): str(told["kind"])}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    request = Request("parts", run=whole, job=parsed.job, generation=parsed.generation)
+    return replace(request, parts=parts, started_at=min(starts, default=None))
+
+
 def settle(
     keys: Keys,
     *,
     settled_seen: int,
     position: Position,
     alerts: Iterable[Alert] = (),
-    ends: Mapping[str, Request] | None = None,
+    requests: Mapping[str, Request] | None = None,
 ) -> Move:
-    """Advance the position, put the alerts, tell the ends; two leaders cannot both.
+    """Advance the position, put the alerts, tell the leaders; two leaders cannot both.
 
     An alert that is there already is put again: it says the same, and refusing would stop every later one.
     """
     puts = {keys.settled: position.encode()} | {keys.alert(alert.id): alert.encode() for alert in alerts}
-    puts |= {keys.run_in(ident): request.encode() for ident, request in (ends or {}).items()}
+    puts |= {keys.run_in(ident): request.encode() for ident, request in (requests or {}).items()}
     return Move({keys.settled: settled_seen}, puts=puts, proof=keys.settled)

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from crony.clock import SYSTEM
+from crony.domain import ids
 from crony.domain.node import NodeFacts
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import State
@@ -105,7 +106,7 @@ class _Rows:
         put(session, RunRow, self.runs, _RUN_CHANGES)
 
 
-_FIXED = frozenset({"id", "job_id", "generation", "trigger_kind", "fire_at", "sort_at"})
+_FIXED = frozenset({"id", "job_id", "generation", "trigger_kind", "fire_at", "sort_at", "parent_id", "part"})
 _NEWER = "runs.state <> 'ended' AND ({state} = 'ended' OR {attempt} >= runs.attempt)"
 
 
@@ -134,9 +135,9 @@ def _fits(outcome: Outcome) -> None:
     for number in (outcome.attempt, outcome.generation, outcome.revision):
         if isinstance(number, bool) or not isinstance(number, int):
             raise ValueError("attempt, generation and revision must be whole numbers")
-    for known in (outcome.code, outcome.fence, outcome.to_at, outcome.count):
+    for known in (outcome.code, outcome.fence, outcome.to_at, outcome.count, outcome.parts):
         if known is not None and (isinstance(known, bool) or not isinstance(known, int)):
-            raise ValueError("code, fence, to_at and count must be whole numbers")
+            raise ValueError("code, fence, to_at, count and parts must be whole numbers")
     for moment in (outcome.ended_at, outcome.started_at, outcome.requested_at, outcome.fire_at):
         if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int | float)):
             raise ValueError("times must be numbers")
@@ -169,6 +170,7 @@ def _attempt(outcome: Outcome) -> dict[str, Any]:
 
 def _run(outcome: Outcome) -> dict[str, Any]:
     asked = outcome.requested_at or None
+    part = ids.part_of(outcome.run)
     return {
         "id": outcome.run,
         "job_id": outcome.job,
@@ -191,6 +193,9 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "params": outcome.params,
         "why": outcome.why,
         "idem": outcome.idem,
+        "parent_id": ids.whole(outcome.run) if part is not None else None,
+        "part": part,
+        "parts": outcome.parts or None,
     }
 
 

@@ -180,7 +180,14 @@ class RunRow(Base):
     params: Mapped[Any] = mapped_column(Json, nullable=True)
     why: Mapped[str] = mapped_column(Words(SENTENCE))
     idem: Mapped[str] = mapped_column(Words(NAME))
+    parent_id: Mapped[str | None] = mapped_column(String(RUN))
+    """The run that it is a part of."""
+    part: Mapped[int | None] = mapped_column(Integer)
+    """Which part, from 0."""
+    parts: Mapped[int | None] = mapped_column(Integer)
+    """How many parts its run has; None: it is not split."""
     __table_args__ = (
+        Index("ix_runs_parent", "parent_id", "part"),
         Index("ix_runs_sort", "sort_at", "id"),
         Index("ix_runs_job", "job_id", "sort_at", "id"),
         Index("ix_runs_outcome", "outcome", "sort_at", "id"),

@@ -26,6 +26,7 @@ class Filter:
     state: str | None = None
     node: str | None = None
     trigger: str | None = None
+    """Parts of runs are left out, the whole stands for them; but only parts have a node."""
     since: float | None = None
     until: float | None = None
 
@@ -73,6 +74,11 @@ class RunView:
     why: str
     idem: str
     attempts: list[AttemptView] = field(default_factory=list)
+    parent: str = ""
+    """The run it is a part of."""
+    part: int | None = None
+    parts: int = 0
+    """How many parts its run has; 0: it is not split."""
 
     @property
     def duration(self) -> float | None:
@@ -142,6 +148,18 @@ def attempts(db: Database, run: str) -> list[AttemptView]:
     return db.read(lambda session: _attempts(session, run))
 
 
+def parts(db: Database, run: str, first: int, limit: int) -> list[RunView]:
+    """The parts of a run that the archive knows, of `limit` from number `first` on, in order."""
+    query = select(RunRow).where(RunRow.parent_id == run, RunRow.part >= first, RunRow.part < first + limit)
+    return [_view(row) for row in db.read(lambda session: session.scalars(query.order_by(RunRow.part)).all())]
+
+
+def first_parts(db: Database, runs: Sequence[str], most: int) -> list[RunView]:
+    """The parts numbered below `most` of each of these runs."""
+    query = select(RunRow).where(RunRow.parent_id.in_(list(runs)), RunRow.part < most)
+    return [_view(row) for row in db.read(lambda session: session.scalars(query).all())]
+
+
 def list_skips(
     db: Database,
     *,
@@ -189,7 +207,7 @@ def last_runs(db: Database, jobs: Sequence[str], n: int = 1) -> dict[str, list[R
         parts = [
             select(
                 select(RunRow.id)
-                .where(RunRow.job_id == job)
+                .where(RunRow.job_id == job, RunRow.parent_id.is_(None))
                 .order_by(RunRow.sort_at.desc(), RunRow.id.desc())
                 .limit(n)
                 .subquery()
@@ -295,6 +313,8 @@ def _filtered(query: Select[Any], wanted: Filter) -> Select[Any]:
         query = query.where(RunRow.node == wanted.node)
     if wanted.trigger is not None:
         query = query.where(RunRow.trigger == wanted.trigger)
+    if wanted.node is None:
+        query = query.where(RunRow.parent_id.is_(None))
     if wanted.since is not None:
         query = query.where(RunRow.sort_at >= wanted.since)
     if wanted.until is not None:
@@ -334,7 +354,7 @@ def _view(row: RunRow, tries: list[AttemptView] | None = None) -> RunView:
     return RunView(
         row.id, row.job_id, row.job_name, row.generation, row.revision, row.trigger, row.state, row.outcome, row.reason,
         row.attempt, row.code, row.node, row.fire_at, row.requested_at, row.started_at, row.ended_at, row.result,
-        row.params, row.why, row.idem, tries or [],
+        row.params, row.why, row.idem, tries or [], row.parent_id or "", row.part, row.parts or 0,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ DEFAULTS: dict[str, str] = {
     "retry_jitter": "1", "retry_elsewhere": "1",
     "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d", "pause_after": "",
     "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "queue": "",
-    "priority": "0", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue", "limits": "",
+    "parts": "", "priority": "0", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue", "limits": "",
     "async_deadline": "", "async_heartbeat": "",
 }  # fmt: skip
 """Every field with its value in an empty form."""
@@ -46,7 +46,7 @@ _PATHS = (
     (r"retry\.(\w+)", r"retry_\1"),
     (r"async\.(\w+)", r"async_\1"),
     (r"misfire\.(\w+)", r"misfire_\1"),
-    (r"routing\.(strategy|labels|node|queue)\b.*", r"\1"),
+    (r"routing\.(strategy|labels|node|queue|parts)\b.*", r"\1"),
     (
         r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|pause_after|delivery|on_node_loss|on_cut|limits)\b.*",
         r"\1",
@@ -108,6 +108,8 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
         routing["node"] = values["node"].strip()
     if values["queue"].strip():
         routing["queue"] = values["queue"].strip()
+    if values["parts"].strip():
+        routing["parts"] = _whole(values, "parts")
     made["routing"] = routing
     made["priority"] = _whole(values, "priority")
     made["delivery"], made["on_cut"] = values["delivery"], values["on_cut"]
@@ -151,7 +153,7 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
         values[f"async_{key}"] = value or ""
     values["strategy"] = full["routing"]["strategy"]
     values["labels"] = ", ".join(f"{key}={value}" for key, value in full["routing"]["labels"].items())
-    values["node"], values["queue"] = full["routing"]["node"] or "", full["routing"]["queue"] or ""
+    values |= {name: str(full["routing"][name] or "") for name in ("node", "queue", "parts")}
     try:
         same = parse(document(values)).document() == full
     except Invalid:

@@ -64,6 +64,8 @@ def describe(web: Web, views: Sequence[JobView], *, recent: int = 1) -> tuple[li
         away.append(error)
     try:
         for run in in_etcd(web.live):
+            if run.part is not None:
+                continue  # its whole stands for it
             if run.live:
                 alive.setdefault(run.job, []).append(run)
             elif all(run.id != other.id for other in ended.setdefault(run.job, [])):

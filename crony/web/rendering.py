@@ -43,7 +43,7 @@ WORDS = {
     "admin": N_("administrator"), "operator": N_("operator"), "viewer": N_("viewer"), "node": N_("node"),
     "http": N_("HTTP"), "shell": N_("Shell"), "python": N_("Python"), "runs": N_("runs"), "celery": N_("Celery"),
     "overlap": N_("overlap"), "misfire": N_("missed"), "paused": N_("paused"), "error": N_("error"),
-    "deleted": N_("deleted"), "restored": N_("lost with a backup"),
+    "deleted": N_("deleted"), "restored": N_("lost with a backup"), "no_node": N_("no node"),
     "run_failed": N_("run failed"), "run_held": N_("run on hold"), "job_paused": N_("job paused"),
     "job_held": N_("job held"), "node_lost": N_("node lost"), "tzdata": N_("time zone data"),
     "leader_changed": N_("leader changed"), "queue_age": N_("not begun"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crony.clock import SYSTEM
+from crony.domain import ids
 from crony.domain.grounds import Grounds
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Beat, State, Trigger, WaitReason
@@ -59,6 +60,19 @@ class Run:
     beat: Beat | None = None
     """The last sign of life of that callee."""
     attempts: tuple[AttemptView, ...] = field(default=())
+    parent: str = ""
+    """The run it is a part of."""
+    part: int | None = None
+    """Which part, from 0."""
+    parts: int = 0
+    """How many parts its run has; 0: it is not split."""
+    parts_ended: int | None = None
+    """Of a whole run whose parts are under way: how many have ended."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it is a whole run that is, or was, carried out in parts."""
+        return self.parts > 0 and self.part is None
 
     @property
     def status(self) -> str:
@@ -182,34 +196,43 @@ def from_archive(view: RunView) -> Run:
         generation=view.generation, revision=view.revision, outcome=view.outcome if view.state == "ended" else "",
         reason=view.reason, attempt=view.attempt, code=view.code, node=view.node, fire_at=view.fire_at,
         requested_at=view.requested_at or None, started_at=view.started_at, ended_at=view.ended_at, result=view.result,
-        params=view.params, why=view.why, idem=view.idem, attempts=tuple(view.attempts),
+        params=view.params, why=view.why, idem=view.idem, attempts=tuple(view.attempts), parent=view.parent,
+        part=view.part, parts=view.parts,
     )  # fmt: skip
 
 
 def from_live(alive: LiveRun) -> Run:
     """A run that has not ended."""
     running = alive.state in (State.RUNNING, State.ACCEPTED)
+    whole = alive.part is None and alive.parts > 0
     reason = f"{alive.reason}: {alive.detail}" if alive.reason and alive.detail else alive.reason or alive.detail
     return Run(
         id=alive.run, job=alive.job, job_name=alive.name, state=str(alive.state), trigger=alive.trigger,
         generation=alive.generation, revision=alive.revision, reason=reason, attempt=alive.attempt, node=alive.node,
         fire_at=alive.fire_at, requested_at=alive.requested_at or None, since_at=alive.since_at or None,
-        due_at=alive.due_at or None, started_at=(alive.started_at or alive.since_at or None) if running else None,
+        due_at=alive.due_at or None, started_at=_started(alive) if running and not whole else None,
         deadline_at=alive.deadline_at or None, beat=alive.beat, why=alive.why,
+        parent=ids.whole(alive.run) if alive.part is not None else "", part=alive.part, parts=alive.parts,
+        parts_ended=alive.ended if whole else None,
     )  # fmt: skip
+
+
+def _started(alive: LiveRun) -> float | None:
+    return alive.started_at or alive.since_at or None
 
 
 def from_outcomes(outcomes: list[Outcome]) -> Run:
     """A run of which etcd knows outcomes the archive does not have yet."""
     last = outcomes[-1]
-    started = next((o.started_at for o in outcomes if o.started_at), None)
+    started, part = next((o.started_at for o in outcomes if o.started_at), None), ids.part_of(last.run)
     return Run(
         id=last.run, job=last.job, job_name=last.name, state=State.ENDED if last.final else State.WAITING,
         trigger=last.trigger, generation=last.generation, revision=last.revision,
         outcome=last.kind if last.final else "", reason=last.reason, attempt=last.attempt, code=last.code,
         node=last.node, fire_at=last.fire_at, requested_at=last.requested_at or None, started_at=started,
         ended_at=last.ended_at if last.final else None, result=last.result, params=last.params, why=last.why,
-        idem=last.idem, attempts=tuple(_attempts(outcomes)),
+        idem=last.idem, attempts=tuple(_attempts(outcomes)), parent=ids.whole(last.run) if part is not None else "",
+        part=part, parts=last.parts,
     )  # fmt: skip
 
 
@@ -273,6 +296,7 @@ def _matches(run: Run, wanted: Filter) -> bool:
         and (wanted.state is None or run.state == wanted.state or (wanted.state == ANY_LIVE and run.live))
         and (outcomes is None or run.outcome in outcomes)
         and (wanted.node is None or run.node == wanted.node)
+        and (run.part is None or wanted.node is not None or wanted.state in LIVE_STATES)
         and (wanted.trigger is None or run.trigger == wanted.trigger)
         and (wanted.since is None or moment >= wanted.since)
         and (wanted.until is None or moment < wanted.until)

@@ -74,6 +74,10 @@ def run(found: Run, *, attempts: bool = False) -> dict[str, Any]:
         "node": found.node or None,
         "result": found.result,
         "why": found.why,
+        "parent": found.parent or None,
+        "part": found.part,
+        "parts": found.parts or None,
+        "parts_ended": found.parts_ended,
     }
     if attempts:
         body["route"] = route(found.grounds)

@@ -126,7 +126,10 @@ def _of_run(view: JobView, at: int, run: Run) -> Answer:
     facts: dict[str, object] = {"run": run.id, "node": run.node or "?", "revision": run.revision}
     if run.state == State.ENDED:
         said.append((N_("It ran: run %(run)s ended as %(outcome)s."), facts | {"outcome": Word(run.outcome)}))
-        if run.started_at is not None and run.ended_at is not None:
+        if run.in_parts and run.started_at is not None and run.ended_at is not None:
+            spans: dict[str, object] = {"n": run.parts, "started": At(run.started_at), "ended": At(run.ended_at)}
+            said.append((N_("Its %(n)s parts ran from %(started)s to %(ended)s."), spans))
+        elif run.started_at is not None and run.ended_at is not None:
             times = {"started": At(run.started_at), "ended": At(run.ended_at)}
             said.append((N_("It started %(started)s on %(node)s and ended %(ended)s."), facts | times))
         elif run.ended_at is not None:
@@ -135,6 +138,10 @@ def _of_run(view: JobView, at: int, run: Run) -> Answer:
             said.append((N_("Reason: %(reason)s."), {"reason": Reason(run.reason)}))
     elif run.state in (State.RUNNING, State.ACCEPTED):
         verdict = "running"
+        if run.in_parts:
+            counts: dict[str, object] = facts | {"n": run.parts_ended or 0, "all": run.parts}
+            said.append((N_("Its run %(run)s is under way in parts: %(n)s of %(all)s have ended."), counts))
+            return Answer(view, at, verdict, tuple(said), run=run, revision=run.revision or None)
         since = At(run.started_at or run.since_at or at)
         said.append((N_("Its run %(run)s is under way on %(node)s since %(since)s."), facts | {"since": since}))
     elif run.state == State.QUEUED:

@@ -66,6 +66,8 @@ def headers(attempt: Attempt) -> dict[str, str]:
         "Idempotency-Key": told.run,
         "traceparent": traceparent(told.run, told.attempt),
     }
+    if told.part is not None:
+        found |= {"X-Crony-Part-Index": str(told.part), "X-Crony-Part-Total": str(told.parts)}
     if (fire := rfc3339(told.fire_at)) is not None:
         found["X-Crony-Fire-Time"] = fire
     if attempt.callback is not None:

@@ -42,7 +42,7 @@ def process(folder: Path, **changes: Any) -> Process:
     )
 
 
-def attempt(parts: Process, action: dict[str, Any], **changes: Any) -> Attempt:
+def attempt(parts: Process, action: dict[str, Any], /, **changes: Any) -> Attempt:
     """An attempt under way; its deadline starts now."""
     told = envelope(action, **changes)
     held = Held(told.queue, f"9{0:016x}.{told.run}", 77, INCARNATION)

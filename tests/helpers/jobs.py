@@ -13,11 +13,20 @@ from typing import Any
 
 from celery import shared_task
 
+import crony
+
 
 @shared_task
 def add(a: int, b: int = 0) -> int:
     """The sum."""
     return a + b
+
+
+@shared_task
+def which_part() -> list[int] | None:
+    """Which part of its run this is, and of how many."""
+    part = crony.part()
+    return None if part is None else [part.index, part.total]
 
 
 @shared_task

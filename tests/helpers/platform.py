@@ -308,7 +308,7 @@ class Platform:
 
     def quiet(self, timeout: float = 60) -> None:
         """Until no run is alive in etcd."""
-        prefixes = ("run/in/", "run/wait/", "run/q/", "run/acc/")
+        prefixes = ("run/in/", "run/wait/", "run/q/", "run/join/", "run/acc/")
         until(lambda: sum(map(self.count, prefixes)) == 0, timeout, "all runs to end")
 
     def archived(self, timeout: float = 60) -> None:

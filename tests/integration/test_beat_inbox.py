@@ -171,14 +171,17 @@ def test_a_run_id_that_is_part_of_no_key_of_ours_is_set_aside(place: Stage) -> N
     place.node("n1")
     job = place.publish(overlap="allow")
     base = f"{job.id}.1."
-    for suffix in ("m1/2", "m1/end", "M1", "m1 ", "m.1", "m\n"):
+    for suffix in ("m1/2", "m1/end", "M1", "m1 ", "m.x", "m\n"):
         place.request(Request("run", run=base + suffix, job=job.id, name=job.name, generation=1))
         place.request(Request("cancel", run=base + suffix, job=job.id))
+    place.request(
+        Request("run", run=base + "m.1", job=job.id, name=job.name, generation=1)
+    )  # a part is asked for by none
     place.request(Request("cancel", run=["x"], job=job.id))  # type: ignore[arg-type]
     place.request(Request("cancel"))
     place.request(Request("run", run=base + "m1", job=["x"]))  # type: ignore[arg-type]
     until(lambda: not place.requests(), 10, "the inbox to be empty")
-    assert place.client.count(f"{place.keys.root}dead/in/") == 15
+    assert place.client.count(f"{place.keys.root}dead/in/") == 16
     assert not place.messages() and not place.outs() and not place.waits()
 
 

@@ -10,12 +10,14 @@ import pytest
 from crony.domain import ids
 from crony.domain.alert import node_lost
 from crony.domain.backfill import Backfill
+from crony.domain.join import Join
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done, Envelope, Request, Wait
 from crony.domain.shards import Part
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.etcd.txn import create
+from crony.lifecycle import split
 from crony.lifecycle.admit import admit, set_aside
 from crony.lifecycle.alert import LastLeader, sent, take_the_lead, tell
 from crony.lifecycle.archive import archive
@@ -33,6 +35,7 @@ from crony.lifecycle.takeover import takeover
 
 JOB = "j" + "1" * 20
 RUN = f"{JOB}.1.1700000000"
+OTHER = f"{JOB}.1.1700000060"
 PLACE = ids.place(0, 1, RUN)
 ALERT = node_lost("i1", "n", 1.0)
 
@@ -59,7 +62,8 @@ class World:
             keys.leader(0), keys.shards, keys.control, keys.job(JOB), keys.done(JOB), keys.run_in("q"),
             keys.run_wait(RUN), keys.message("run.n", PLACE), keys.claim("run.n", PLACE), keys.session("alive"),
             keys.settled, keys.out(RUN, 9), keys.nodectl("n"), keys.run_in("q2"), keys.backfill("b1"),
-            keys.last_leader(0), keys.alert("old"), keys.run_acc(RUN), keys.run_beat(RUN),
+            keys.last_leader(0), keys.alert("old"), keys.run_acc(RUN), keys.run_beat(RUN), keys.run_join(RUN),
+            keys.run_wait(OTHER),
         ]  # fmt: skip
 
     def send(self, move: Move) -> bool:
@@ -73,6 +77,10 @@ def dispatch() -> Dispatch:
 
 def wait() -> Wait:
     return Wait(RUN, "{}", 1, "ended", 0.0)
+
+
+def join(made: int = 0) -> Join:
+    return Join(RUN, "{}", 3, 0.0).with_made(made)
 
 
 def out(attempt: int = 1) -> Outcome:
@@ -142,7 +150,7 @@ MOVES: dict[str, Callable[[World], Move]] = {
     "drop": lambda w: drop(w.keys, "q", request_seen=w.at[w.keys.run_in("q")]),
     "settle": lambda w: settle(
         w.keys, settled_seen=w.at[w.keys.settled], position=Position(5, "k"), alerts=[ALERT],
-        ends={"s5.r": Request("ended", run=RUN, job=JOB)},
+        requests={"s5.r": Request("ended", run=RUN, job=JOB)},
     ),
     "tell": lambda w: tell(w.keys, ALERT, gone="gone"),
     "tell of a wait": lambda w: tell(w.keys, ALERT, seen={w.keys.run_wait(RUN): w.at[w.keys.run_wait(RUN)]}),
@@ -162,6 +170,22 @@ MOVES: dict[str, Callable[[World], Move]] = {
         w.keys, JOB, job_seen=w.at[w.keys.job(JOB)], done_seen=w.at[w.keys.done(JOB)],
         ends={"q": w.at[w.keys.run_in("q")]},
     ),
+    "split a waiting run": lambda w: split.split(
+        w.keys, Join(OTHER, "{}", 3, 0.0), wait_seen=w.at[w.keys.run_wait(OTHER)], job=(JOB, w.at[w.keys.job(JOB)])
+    ),
+    "make parts": lambda w: split.make(
+        w.keys, join(2), join_seen=w.at[w.keys.run_join(RUN)], dispatches=[dispatch()], waits=[]
+    ),
+    "note ended parts": lambda w: split.amend(
+        w.keys, "q", request_seen=w.at[w.keys.run_in("q")], join=join(), join_seen=w.at[w.keys.run_join(RUN)]
+    ),
+    "close": lambda w: split.close(
+        w.keys, out(0), join_seen=w.at[w.keys.run_join(RUN)], request="q", request_seen=w.at[w.keys.run_in("q")]
+    ),
+    "stop parts": lambda w: split.stop_parts(
+        w.keys, RUN, join_seen=w.at[w.keys.run_join(RUN)], cancels={"q8": Request("cancel", run=RUN + ".0")}
+    ),
+    "give up": lambda w: split.give_up(w.keys, join(), "why", join_seen=w.at[w.keys.run_join(RUN)]),
     "forget": lambda w: forget(w.keys, JOB, job_seen=w.at[w.keys.job(JOB)], done_seen=w.at[w.keys.done(JOB)]),
 }  # fmt: skip
 
@@ -194,6 +218,12 @@ RESTS_ON = {
     "note": {"job", "done"},
     "note an end": {"job", "done", "in"},
     "pass an end over": {"job", "done", "in"},
+    "split a waiting run": {"other", "job"},
+    "make parts": {"join", "session"},
+    "note ended parts": {"in", "join"},
+    "close": {"in", "join"},
+    "stop parts": {"join"},
+    "give up": {"join"},
     "forget": {"job", "done"},
 }
 
@@ -215,6 +245,8 @@ def test_a_move_happens_only_while_nothing_it_rests_on_has_changed(client: Clien
         "nodectl": lambda w: client.put(keys.nodectl("n"), b"2"),
         "cmd": lambda w: client.put(keys.cmd("n", RUN), b"{}"),
         "settled": lambda w: client.put(keys.settled, b"2"),
+        "other": lambda w: client.put(keys.run_wait(OTHER), b"2"),
+        "join": lambda w: client.put(keys.run_join(RUN), b"2"),
         "out": lambda w: client.put(keys.out(RUN, 9), b"2"),
         "alert": lambda w: client.put(keys.alert(ALERT.id), b"2"),
         "sent": lambda w: client.put(keys.alert("old"), b"2"),

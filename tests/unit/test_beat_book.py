@@ -83,7 +83,7 @@ def test_whose_turn_it_is() -> None:
     book.drop(KEYS.run_wait(runs[2]), 8)
     assert book.turn(JOB) == runs[3]
     book.drop(KEYS.run_wait(runs[3]), 9)
-    assert book.turn(JOB) == "" and not book._lines and not book._live
+    assert book.turn(JOB) == "" and book._alive.empty
 
 
 def test_a_listing_replaces_its_range_only() -> None:
@@ -129,8 +129,8 @@ def test_garbage_is_kept_away(caplog: pytest.LogCaptureFixture) -> None:
             assert item.sealed == "" and item.target == ""
     for key in keys:
         book.drop(key, 3001)
-    assert not book.mods and not book.queued and not book.waits and not book._live and not book.orders
-    assert not book._lines
+    assert not book.mods and not book.queued and not book.waits and not book.joins and not book.orders
+    assert book._alive.empty
 
 
 def test_a_node_that_says_nonsense_of_itself_is_ignored() -> None:

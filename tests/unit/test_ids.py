@@ -42,7 +42,32 @@ def test_a_run_of_a_backfill_has_a_name_of_its_own(second: int) -> None:
     assert ids.parse_run_id(ids.fresh_run_id("j1", 1)).backfill == ""
 
 
-@pytest.mark.parametrize("text", ["", "j1", "j1.1", ".1.5", "j1..5", "j1.x.5", "j1.1."])
+def test_a_part_is_a_run_but_no_fire_of_its_own() -> None:
+    run = ids.fire_run_id("j1", 2, 60)
+    part = ids.part_id(run, 12)
+    parsed = ids.parse_run_id(part)
+    assert (parsed.job, parsed.generation, parsed.suffix, parsed.part, parsed.fire) == ("j1", 2, "60", 12, None)
+    assert ids.whole(part) == ids.whole(run) == run and ids.part_of(part) == 12
+    assert ids.part_of(run) is None and ids.part_of("nonsense") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "j1",
+        "j1.1",
+        ".1.5",
+        "j1..5",
+        "j1.x.5",
+        "j1.1.",
+        "j1.1.5.",
+        "j1.1.5.x",
+        "j1.1.5.-1",
+        "j1.1.5.01",
+        "j1.1.5.1.1",
+    ],
+)
 def test_what_is_no_run_id(text: str) -> None:
     with pytest.raises(ValueError):
         ids.parse_run_id(text)

@@ -26,7 +26,7 @@ def parts(tmp_path: Path) -> Process:
     return attempts.process(tmp_path)
 
 
-def run(parts: Process, url: str, action: dict | None = None, **changes: object) -> Verdict:
+def run(parts: Process, url: str, action: dict | None = None, /, **changes: object) -> Verdict:
     return http.run(attempts.attempt(parts, {"kind": "http", "url": url, **(action or {})}, **changes))
 
 
@@ -46,6 +46,11 @@ def test_what_is_sent(parts: Process) -> None:
     assert asked.headers["idempotency-key"] == "j1.1.1700000000"
     assert asked.headers["x-crony-fire-time"] == "2023-11-14T22:13:20+00:00"
     assert asked.headers["content-type"] == "application/json"
+    assert "x-crony-part-index" not in asked.headers
+    with service(ok) as there:
+        run(parts, f"{there.url}/x", part=2, parts=3)
+    (asked,) = there.asked
+    assert (asked.headers["x-crony-part-index"], asked.headers["x-crony-part-total"]) == ("2", "3")
     assert b"HTTP 200 OK" in attempts.output(parts) and b'{"rows": 3}' in attempts.output(parts)
 
 

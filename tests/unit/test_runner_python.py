@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
+import crony
 from crony.domain.callback import Token
 from crony.domain.outcome import Kind
 from crony.workers.attempt import NotAsynchronous, Verdict
@@ -46,7 +47,7 @@ def action(task: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return {"kind": "python", "task": f"{JOBS}.{task}", "args": list(args), "kwargs": kwargs}
 
 
-def run(parts: Process, what: dict[str, Any], **changes: Any) -> Verdict:
+def run(parts: Process, what: dict[str, Any], /, **changes: Any) -> Verdict:
     return python.run(attempts.attempt(parts, what, **changes))
 
 
@@ -75,6 +76,12 @@ def test_arguments_and_result(parts: Process) -> None:
     assert run(parts, action("add", 1, b=2)) == Verdict(Kind.SUCCEEDED, result=3)
     assert run(parts, action("add", 1, b=2), params={"b": 40}).result == 41
     assert run(parts, action("add", 1), args=[5, 6]).result == 11
+
+
+def test_a_function_may_ask_which_part_it_is(parts: Process) -> None:
+    assert run(parts, action("which_part"), part=1, parts=3).result == [1, 3]
+    assert run(parts, action("which_part")).result is None
+    assert crony.part() is None
 
 
 @pytest.mark.parametrize(

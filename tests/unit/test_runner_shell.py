@@ -25,7 +25,7 @@ def parts(tmp_path: Path) -> Process:
     return attempts.process(tmp_path)
 
 
-def run(parts: Process, action: dict, **changes: object) -> Verdict:
+def run(parts: Process, action: dict, /, **changes: object) -> Verdict:
     return shell.run(attempts.attempt(parts, {"kind": "shell", **action}, **changes))
 
 
@@ -74,6 +74,11 @@ def test_environment_is_the_jobs_own(parts: Process, monkeypatch: pytest.MonkeyP
         "CRONY_PARAM_REGION": "eu",
         "CRONY_PARAM_N_2": "[1]",
     }
+
+
+def test_a_part_knows_which_it_is(parts: Process) -> None:
+    run(parts, {"command": ["sh", "-c", "echo $CRONY_PART_INDEX of $CRONY_PART_TOTAL"]}, part=0, parts=3)
+    assert attempts.output(parts) == b"0 of 3\n"
 
 
 def test_no_descriptor_is_inherited(parts: Process, tmp_path: Path) -> None:

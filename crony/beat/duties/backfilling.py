@@ -15,13 +15,13 @@ from crony.beat.commit import Step, Verdict
 from crony.beat.duties import cancelling
 from crony.beat.duties.lookup import Later, Refused, published
 from crony.beat.entries import Asked, Filling, JobEntry
-from crony.beat.handout import hand_out, line_up, skip_record
+from crony.beat.handout import Handed, hand, hand_out, line_up, skip_record
 from crony.beat.office import Office
 from crony.beat.sorting import filled_by
 from crony.domain import ids
 from crony.domain.backfill import KEPT, MOST, PARALLEL, Backfill, Stop
 from crony.domain.outcome import Kind, Outcome, SkipReason
-from crony.domain.run import Request, Trigger, Wait
+from crony.domain.run import Request, Trigger
 from crony.errors import Invalid
 from crony.lifecycle.backfill import advance, forget
 from crony.lifecycle.move import Dispatch, Move
@@ -122,13 +122,12 @@ class Backfilling:
         for asked in () if record.ended else ends:
             assert asked.request is not None
             after = after.told(str(asked.request.outcome))
-        dispatches: list[Dispatch] = []
-        waits: list[Wait] = []
+        handed = Handed()
         free = min(record.parallel, PARALLEL) - len(alive)
         if not after.stop and not after.ended and free > 0 and not (self._held or _exhausted(after)):
-            after = self._more(filling, after, free, dispatches, waits, now)
+            after = self._more(filling, after, free, handed, now)
         cancels = self._cancels(record, alive, now) if after.stop == Stop.ALL and not after.ended else {}
-        made = len(dispatches) + len(waits)
+        made = len(handed.dispatches) + len(handed.waits) + len(handed.skips)
         if not after.ended and not alive and not made and (after.stop or after.reason or _exhausted(after)):
             after = self._over(after, now, look)
         if after == record and not ends and not cancels:
@@ -138,17 +137,16 @@ class Backfilling:
             after,
             seen=filling.seen,
             job=office.owner(record.job),
-            dispatches=dispatches,
-            waits=waits,
+            dispatches=handed.dispatches,
+            waits=handed.waits,
+            skips=handed.skips,
             ends={asked.id: asked.seen for asked in ends},
             cancels=cancels,
         )
-        return self._step(filling, move, dispatches, ends=ends)
+        return self._step(filling, move, handed.dispatches, ends=ends)
 
-    def _more(
-        self, filling: Filling, after: Backfill, free: int, dispatches: list[Dispatch], waits: list[Wait], now: float
-    ) -> Backfill:
-        """The next runs, as many as are free; what is left then, or why it cannot go on."""
+    def _more(self, filling: Filling, after: Backfill, free: int, handed: Handed, now: float) -> Backfill:
+        """The next runs, as many as are free, into `handed`; what is left then, or why it cannot go on."""
         office = self._office
         try:
             if filling.impossible:
@@ -156,7 +154,7 @@ class Backfilling:
             entry, live = published(office, after.job)
             if live.generation != after.generation:
                 raise Refused("the job was deleted and created again")
-            most = min(free, policy.at_once(len(entry.sealed)), MOST - after.made)
+            most = min(free, office.at_once(entry, live), MOST - after.made)
             instants = after.next(most)
         except (Refused, Invalid) as error:
             log.warning("the backfill %s of %s is given up: %s", after.id, after.name, error)
@@ -166,11 +164,7 @@ class Backfilling:
                 live, after.run_of(instant), trigger=Trigger.BACKFILL.value, at=now, fire_at=instant
             )
             envelope = replace(envelope, params={**envelope.params, **after.params}, awaited=True)
-            placed = office.desk.place(envelope, at=now)
-            if isinstance(placed, Dispatch):
-                dispatches.append(placed)
-            else:
-                waits.append(placed)
+            hand(office.desk, envelope, now, handed)
         after = after.without(instants)
         if len(instants) < most:
             return replace(after, after_at=after.until_at)
@@ -234,28 +228,27 @@ class Backfilling:
             raise Later
         others = office.book.live(entry.id) if exclusive else []
         line = office.book.line(entry.id)
-        most = policy.at_once(len(entry.sealed))
+        most = office.at_once(entry, live)
         taken = policy.turns(live.job, record.fires, busy=bool(others), waiting=len(line), most=most)
-        dispatches, waits = hand_out(office.desk, live, taken.go, now)
-        waits += line_up(office.desk, live, taken.wait, now)
-        skips = []
+        handed = hand_out(office.desk, live, taken.go, now)
+        handed.waits += line_up(office.desk, live, taken.wait, now)
         if taken.over:
             over = taken.over
             words = policy.in_the_way(live.job, others[0] if others else f"the fire of {record.fires[0]}")
             skipped = policy.Skipped(SkipReason.OVERLAP, over[0], over[-1], len(over), words)
-            skips.append(skip_record(live, skipped, now))
+            handed.skips.append(skip_record(live, skipped, now))
         move = advance(
             office.keys,
             replace(record, fires=list(taken.later)),
             seen=filling.seen,
             job=(entry.id, entry.seen),
-            dispatches=dispatches,
-            waits=waits,
-            skips=skips,
+            dispatches=handed.dispatches,
+            waits=handed.waits,
+            skips=handed.skips,
         )
         if taken.wait and live.job.overlap == "cancel_previous":
             move = move.also(cancelling.make_room(office, live.id, now))
-        return self._step(filling, move, dispatches, entry=entry if exclusive else None)
+        return self._step(filling, move, handed.dispatches, entry=entry if exclusive else None)
 
     def _give_up(self, filling: Filling, record: Backfill, reason: SkipReason, detail: str) -> Step:
         """The fires that it still had get their record."""

@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from typing import NamedTuple
 
-from crony.beat.entries import Asked, Awaited, Queued, own_run
+from crony.beat.duties import splitting
+from crony.beat.entries import Asked, Awaited, Joined, Queued, own_run
 from crony.beat.office import Office
 from crony.beat.policy import REPLACED
 from crony.domain import ids
@@ -28,10 +29,11 @@ class Busy(Exception):
 
 
 class Cancel(NamedTuple):
-    """What to do, and the name it is counted under."""
+    """What to do, the name it is counted under, and the run in parts that it is about."""
 
     move: Move
     counter: str
+    joined: Joined | None = None
 
 
 def decide(office: Office, asked: Asked, request: Request) -> Cancel:
@@ -67,6 +69,9 @@ def decide(office: Office, asked: Asked, request: Request) -> Cancel:
         told = _told(awaited.record.envelope if awaited.record else "", run)
         outcome = _called_off(awaited, told, reason, now)
         records, gone = {keys.run_acc(run): awaited.seen}, (keys.run_beat(run), *slots_of(keys, told))
+    elif (joined := book.joins.get(run)) is not None and not _stopped(joined):
+        _free(joined.busy)
+        return Cancel(splitting.cancelled(office, joined, reason, asked.id, asked.seen), "orders", joined)
     else:
         return Cancel(drop(keys, asked.id, request_seen=asked.seen), "")
     gone += tuple(book.orders.get(run, ()))
@@ -79,6 +84,7 @@ def make_room(office: Office, job: str, now: float) -> Move:
     had it is cancelled, as by a person, unless that was asked for already."""
     book, line = office.book, set(office.book.line(job))
     asked = {each.request.run for each in book.requests.values() if each.request and each.request.kind == "cancel"}
+    asked |= {run for run, joined in book.joins.items() if _stopped(joined)}
     before = [run for run in book.live(job) if run in line or (run not in book.orders and run not in asked)]
     cancels: dict[str, Request] = {}
     ended: list[tuple[Outcome, int]] = []
@@ -130,6 +136,11 @@ def _called_off(awaited: Awaited, told: Envelope, reason: str, now: float) -> Ou
         incarnation=record.incarnation,
         started_at=record.started_at,
     )
+
+
+def _stopped(joined: Joined) -> bool:
+    """Whether a run in parts was cancelled already."""
+    return joined.join is not None and bool(joined.join.cancelled)
 
 
 def _free(busy: bool) -> None:

@@ -249,15 +249,15 @@ class Firing:
         office = self._office
         live = self._known(entry, done)
         others = office.book.live(entry.id) if live.job.overlap != "allow" else []
-        busy, most = others[0] if others else "", policy.at_once(len(entry.sealed))
+        busy, most = others[0] if others else "", office.at_once(entry, live)
         waiting = len(office.book.line(entry.id)) if others else 0
         plan = policy.decide(live, done.upto_at, now, busy=busy, waiting=waiting, most=most)
         if plan is None:
             self._plan(entry.id, live.next_due(done.upto_at))
             return None
         try:
-            dispatches, waits = hand_out(office.desk, live, plan.fires, now)
-            waits += line_up(office.desk, live, plan.waits, now)
+            handed = hand_out(office.desk, live, plan.fires, now)
+            handed.waits += line_up(office.desk, live, plan.waits, now)
         except Exception as error:
             raise Trouble(str(error)) from error
         rest = None
@@ -276,14 +276,15 @@ class Firing:
             job_seen=entry.seen,
             done_seen=entry.done_seen,
             done=hint.hinted(entry.document(office.webs), after, due_at, entry.seen),
-            dispatches=dispatches,
-            waits=waits,
-            skips=[skip_record(live, skip, now) for skip in plan.skips],
+            dispatches=handed.dispatches,
+            waits=handed.waits,
+            skips=[*handed.skips, *(skip_record(live, skip, now) for skip in plan.skips)],
             rest=rest,
         )
         if plan.waits and live.job.overlap == "cancel_previous":
             move = move.also(make_room(office, entry.id, now))
-        return self._step(entry, move, dispatches, sum(skip.count for skip in plan.skips))
+        skipped = len(handed.skips) + sum(skip.count for skip in plan.skips)
+        return self._step(entry, move, handed.dispatches, skipped)
 
     def _step(
         self,

@@ -11,10 +11,10 @@ from dataclasses import replace
 from crony.beat import policy
 from crony.beat.commit import Step, Verdict
 from crony.beat.desk import allowed
-from crony.beat.duties import cancelling
+from crony.beat.duties import cancelling, splitting
 from crony.beat.duties.lookup import Later, Refused, published
-from crony.beat.entries import Asked, JobEntry, own_run
-from crony.beat.handout import IN_LINE
+from crony.beat.entries import Asked, JobEntry, Joined, own_run
+from crony.beat.handout import IN_LINE, hand
 from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.livejob import LiveJob
@@ -29,6 +29,10 @@ from crony.lifecycle.move import Dispatch, Move
 from crony.lifecycle.unhold import unhold
 
 log = logging.getLogger("crony.beat")
+
+
+ABOUT_RUNS = ("cancel", "parts")
+"""Kinds of request about runs that are there; the others ask for runs."""
 
 
 class Inbox:
@@ -57,7 +61,7 @@ class Inbox:
                 break
             if asked.busy:
                 continue
-            job = str(asked.request.job) if asked.request and asked.request.kind != "cancel" else ""
+            job = str(asked.request.job) if asked.request and asked.request.kind not in ABOUT_RUNS else ""
             if asked.rest_until > office.mono() or job in put_off:
                 waiting = True
                 if asked.put_off and job:
@@ -88,8 +92,8 @@ class Inbox:
         if request is None:
             log.error("request %s cannot be read and is set aside", asked.id)
             return self._step(asked, set_aside(office.keys, asked.id, request_seen=asked.seen, value=asked.value))
-        if request.kind == "cancel":
-            return self._cancel(asked, request)
+        if request.kind in ABOUT_RUNS:
+            return self._about(asked, request)
         if self._held:
             return None  # looked at again when that changes
         try:
@@ -108,14 +112,27 @@ class Inbox:
             log.exception("request %s cannot be decided", asked.id)
             return self._refuse(asked, request, f"{type(error).__name__}: {error}")
 
-    def _cancel(self, asked: Asked, request: Request) -> Step:
+    def _about(self, asked: Asked, request: Request) -> Step:
+        """A cancel, or news of parts that ended: taken off also while dispatch is held."""
         try:
-            found = cancelling.decide(self._office, asked, request)
+            if request.kind == "cancel":
+                found = cancelling.decide(self._office, asked, request)
+            else:
+                found = self._parts(asked, request)
         except (CronyError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-            log.error("the cancel %s makes no sense and is set aside: %s", asked.id, error)
+            log.error("the request %s (%s) makes no sense and is set aside: %s", asked.id, request.kind, error)
             move = set_aside(self._office.keys, asked.id, request_seen=asked.seen, value=asked.value)
             return self._step(asked, move, count="refused")
-        return self._step(asked, found.move, count=found.counter)
+        return self._step(asked, found.move, count=found.counter, joined=found.joined)
+
+    def _parts(self, asked: Asked, request: Request) -> cancelling.Cancel:
+        """Parts of a run ended; nothing to note when the run has ended itself."""
+        office, joined = self._office, self._office.book.joins.get(request.run)
+        if joined is None:
+            return cancelling.Cancel(drop(office.keys, asked.id, request_seen=asked.seen), "")
+        if joined.busy:
+            raise cancelling.Busy
+        return cancelling.Cancel(splitting.ended(office, joined, request, asked.id, asked.seen), "", joined)
 
     # -- runs ----------------------------------------------------------------------------------
 
@@ -123,7 +140,7 @@ class Inbox:
         """A run by hand, by API or by a program."""
         office = self._office
         parts = own_run(request.run)
-        if parts.job != request.job or parts.fire is not None or parts.backfill:
+        if parts.job != request.job or not _asked_for(parts):
             raise Refused("its run id is not one of a request")
         if office.book.is_live(request.run):
             return self._step(asked, drop(office.keys, asked.id, request_seen=asked.seen))
@@ -153,10 +170,17 @@ class Inbox:
             if others:
                 skip = _skipped(envelope, policy.in_the_way(live.job, others[0]), now)
                 return self._step(asked, self._admit(asked, owner, skip=skip), count="skipped")
-        placed = office.desk.place(envelope, at=now)
-        if not isinstance(placed, Dispatch):
-            return self._step(asked, self._admit(asked, owner, wait=placed), entry)
-        return self._step(asked, self._admit(asked, owner, dispatch=placed), entry, [placed])
+        handed = hand(office.desk, envelope, now)
+        move = admit(
+            office.keys,
+            asked.id,
+            request_seen=asked.seen,
+            job=owner,
+            dispatches=handed.dispatches,
+            waits=handed.waits,
+            skips=handed.skips,
+        )
+        return self._step(asked, move, entry, handed.dispatches, count="skipped" if handed.skips else "")
 
     def _unhold(self, asked: Asked, request: Request) -> Step:
         """A person lets a run on hold go on; nothing to do when it is not on hold any more."""
@@ -191,7 +215,6 @@ class Inbox:
         asked: Asked,
         owner: tuple[str, int] | None,
         *,
-        dispatch: Dispatch | None = None,
         wait: Wait | None = None,
         skip: Outcome | None = None,
     ) -> Move:
@@ -200,7 +223,6 @@ class Inbox:
             asked.id,
             request_seen=asked.seen,
             job=owner,
-            dispatches=[dispatch] if dispatch else (),
             waits=[wait] if wait else (),
             skips=[skip] if skip else (),
         )
@@ -213,7 +235,7 @@ class Inbox:
         log.warning("request %s is refused: %s", asked.id, reason)
         try:
             parts = own_run(request.run)
-            if parts.job != request.job or parts.fire is not None or parts.backfill or office.book.is_live(request.run):
+            if parts.job != request.job or not _asked_for(parts) or office.book.is_live(request.run):
                 raise ValueError("not a run of its own")
             end = Outcome(
                 run=request.run,
@@ -244,9 +266,12 @@ class Inbox:
         dispatches: list[Dispatch] | None = None,
         *,
         count: str = "",
+        joined: Joined | None = None,
     ) -> Step:
-        """`entry`: a job of which nothing else may be decided meanwhile."""
+        """`entry`: a job of which nothing else may be decided meanwhile, `joined`: a run in parts, likewise."""
         asked.busy = True
+        if joined is not None:
+            joined.busy = True
         exclusive = entry if entry is not None and self._exclusive(entry) else None
         if exclusive is not None:
             exclusive.busy = True
@@ -255,6 +280,9 @@ class Inbox:
             office = self._office
             asked.busy = False
             office.book.news.inbox = True
+            if joined is not None:
+                joined.busy = False
+                office.book.news.joins.add(joined.run)
             if verdict is Verdict.LIMBO and office.book.requests.get(asked.id) is asked:
                 asked.blocks = exclusive  # until the request is gone: the run may appear at any moment
             if exclusive is not None and (verdict is Verdict.DONE or asked.blocks is None):
@@ -286,3 +314,8 @@ def _skipped(envelope: Envelope, detail: str, now: float) -> Outcome:
         attempt=0,
         detail=detail,
     )
+
+
+def _asked_for(run: ids.RunId) -> bool:
+    """Whether a run has the name of one that somebody asks for: no fire's, no backfill's, no part's."""
+    return run.fire is None and not run.backfill and run.part is None

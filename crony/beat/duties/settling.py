@@ -1,6 +1,7 @@
 """Settling: outcomes have their consequences in revision order, then go to the archiver (transaction 16).
 
-The consequences, for now: a run that failed for good is an alert, and the leader of a job is told of an awaited end.
+The consequences, for now: a run that failed for good is an alert, and the leader of a job is told of an awaited end
+and of parts of runs that ended.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Settling:
             settled_seen=office.book.seen(office.keys.settled),
             position=found.position,
             alerts=told,
-            ends=found.ends,
+            requests=found.requests,
         )
 
         def settled(verdict: Verdict) -> None:

@@ -13,26 +13,30 @@ from dataclasses import replace
 
 from crony.beat import policy
 from crony.beat.commit import Step, Verdict
+from crony.beat.desk import NotSplit
 from crony.beat.duties.cancelling import make_room
 from crony.beat.entries import JobEntry
 from crony.beat.entries import Waiting as Waits
-from crony.beat.handout import IN_LINE
+from crony.beat.handout import IN_LINE, not_split
 from crony.beat.office import Office
-from crony.domain import ids
 from crony.domain.job import Job
 from crony.domain.loss import DELIVERIES, LOSSES, given_up
 from crony.domain.outcome import Kind, Outcome, SkipReason
 from crony.domain.queues import node_of
 from crony.domain.retry import delay
+from crony.domain.routing import Strategy
 from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import BadSeal, peek
 from crony.errors import Invalid
-from crony.lifecycle.end import is_held, outcome_of
+from crony.lifecycle.end import is_held, outcome_of, without_envelope
 from crony.lifecycle.move import Dispatch, Move
 from crony.lifecycle.release import finish, park, release
+from crony.lifecycle.split import split
 
 log = logging.getLogger("crony.beat")
 
+PATIENCE = 60.0
+"""Seconds that a part of a broadcast waits for its own node: longer than a restart takes."""
 RETELL = 10.0
 """Seconds between two changes of what a waiting run's record says of the nodes: a fleet may change often."""
 
@@ -138,7 +142,7 @@ class Waiting:
                 raise BadSeal("its envelope is of another run or attempt")
         except (BadSeal, UnknownRecord) as error:
             log.error("the waiting run %s is ended: %s", waiting.run, error)
-            return self._finish(waiting, _without_envelope(waiting.run, str(error), now))
+            return self._finish(waiting, without_envelope(waiting.run, str(error), now))
         told = replace(told, attempt=wait.finished + 1, avoid=wait.avoid)
         told = replace(told, deliveries=wait.deliveries, losses=wait.losses)
         if waiting.impossible:
@@ -170,6 +174,8 @@ class Waiting:
             if wait.reason == WaitReason.DELAY and others:
                 return self._behind(waiting, told, entry, others[0], now)
             exclusive = entry
+        if told.splits:
+            return self._split(waiting, told, owner, exclusive, now)
         slots = office.book.pools.enter(told.pools, in_turn=wait.reason == WaitReason.POOL)
         if slots is None:
             return self._for_a_slot(waiting, wait, told, exclusive)
@@ -201,6 +207,17 @@ class Waiting:
         elif kind is not Kind.LOST and wait.finished > int(told.retry.get("max", 0)):
             reason = "no attempts are left"
         return self._finish(waiting, self._end(told, wait.finished, kind, reason, now)) if reason else None
+
+    def _split(
+        self, waiting: Waits, told: Envelope, owner: tuple[str, int] | None, exclusive: JobEntry | None, now: float
+    ) -> Step:
+        """Its turn has come, and it is to be carried out in parts."""
+        office = self._office
+        try:
+            join = office.desk.split(told, at=now)
+        except NotSplit as error:
+            return self._finish(waiting, not_split(told, error, now), count="skipped")
+        return self._step(waiting, split(office.keys, join, wait_seen=waiting.seen, job=owner), exclusive=exclusive)
 
     def _minds_others(self, entry: JobEntry, told: Envelope, wait: Wait) -> bool:
         """Whether it may start only while nothing else of its job is alive."""
@@ -252,6 +269,14 @@ class Waiting:
         waiting.stuck = office.book.fleet
         assert wait is not None
         why = office.desk.why_nobody(told)
+        since, now = wait.since_at, office.wall()
+        if told.strategy == Strategy.BROADCAST and wait.reason != WaitReason.NO_NODE:
+            since = now  # from here on it waits for its own node
+        elif told.strategy == Strategy.BROADCAST:
+            if since + PATIENCE <= now:
+                reason = f"its node did not come back within {PATIENCE:g} s; {why}"
+                return self._finish(waiting, self._end(told, wait.finished, Kind.LOST, reason, now))
+            heapq.heappush(self._heap, (since + PATIENCE, waiting.run))
         if wait.reason == WaitReason.NO_NODE:
             if wait.detail == why:
                 return None
@@ -261,7 +286,7 @@ class Waiting:
         if len(self._told) > 2 * len(office.book.waits) + 100:
             self._told = {run: at for run, at in self._told.items() if run in office.book.waits}
         self._told[waiting.run] = office.mono()
-        parked = replace(wait, reason=WaitReason.NO_NODE.value, due_at=0.0, detail=why)
+        parked = replace(wait, reason=WaitReason.NO_NODE.value, since_at=since, due_at=0.0, detail=why)
         return self._step(waiting, park(office.keys, parked, wait_seen=waiting.seen), exclusive=exclusive)
 
     def _end(self, told: Envelope, finished: int, kind: Kind, reason: str, now: float) -> Outcome:
@@ -319,25 +344,3 @@ def _instant(given: float) -> float:
 def _implicit(told: Envelope) -> bool:
     """Whether its job is the implicit one of a task, which has no key."""
     return told.generation == 0 and told.job.startswith("t")
-
-
-def _without_envelope(run: str, why: str, now: float) -> Outcome:
-    try:
-        parts = ids.parse_run_id(run)
-        job, generation = parts.job, parts.generation
-    except ValueError:
-        job, generation = "?", 0
-    return Outcome(
-        run=run,
-        job=job,
-        name=job,
-        generation=generation,
-        revision=0,
-        attempt=0,
-        kind=Kind.REFUSED.value,
-        final=True,
-        trigger="",
-        ended_at=now,
-        reason=f"given up: {why}",
-        awaited=True,  # perhaps: nobody can tell any more
-    )

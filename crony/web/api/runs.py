@@ -13,7 +13,7 @@ from crony.errors import Conflict, Invalid, NotFound
 from crony.lifecycle import enqueue
 from crony.store import output
 from crony.store import runs as archive
-from crony.web import runs, shapes
+from crony.web import parts, runs, shapes
 from crony.web.api.jobs import TheWeb, Who
 from crony.web.api.query import Cursor, Limit, instant
 from crony.web.auth import OPERATOR, VIEWER, address_of
@@ -83,6 +83,8 @@ def stats(web: TheWeb, hours: Annotated[int, Query(ge=1, le=24 * 31)] = 24) -> d
     now = SYSTEM.wall()
     alive: dict[str, int] = {}
     for run in web.live.runs():
+        if run.parts and run.part is None:
+            continue  # its parts are counted
         alive[str(run.state)] = alive.get(str(run.state), 0) + 1
     nodes: dict[str, int] = {}
     for node in web.live.nodes().values():
@@ -111,7 +113,10 @@ def read_output(
         attempt = states[-1].attempt if states else 1
     piece = output.read(web.db, run, attempt, offset, limit=PIECE)
     if not piece.data and not piece.eof and not offset:
-        runs.find(web.db, web.live, run)  # 404 for a run nobody knows
+        found, _ = runs.find(web.db, web.live, run)  # 404 for a run nobody knows
+        if found.in_parts:
+            hint = f"each part has an output of its own: that of {ids.part_id(run, 0)}, say"
+            raise Conflict(f"Run {run} is carried out in parts", hint=hint)
     idle = piece.eof or not piece.data
     ended = idle and runs.output_ended(web.db, web.live, run, attempt, brought=piece.eof)
     state = "open" if not ended else "truncated" if piece.truncated else "complete"
@@ -148,6 +153,28 @@ def release(web: TheWeb, who: Who, request: Request, run: str) -> dict[str, Any]
     check_run(run)
     let_go_on(web, who, run, address_of(request))
     return {"run": run, "state": "waiting"}
+
+
+@router.get("/runs/{run}/parts", dependencies=[Depends(VIEWER)])
+def list_parts(
+    web: TheWeb,
+    run: str,
+    first: Annotated[int, Query(ge=0, le=100_000, description="number of the first part wanted")] = 0,
+    limit: Limit = None,
+) -> dict[str, Any]:
+    """The parts of a run in order, with their outcomes and results; those that are not made yet are left out."""
+    check_run(run)
+    found, away = runs.find(web.db, web.live, run)
+    if away:
+        raise away[0]
+    size = limit or parts.MOST
+    items = parts.parts(web.db, web.live, run, first=first, limit=size)
+    after = first + size
+    return {
+        "items": [shapes.run(item) for item in items],
+        "total": found.parts if found.in_parts else 0,
+        "next": after if found.in_parts and after < found.parts else None,
+    }
 
 
 @router.get("/runs/{run}", dependencies=[Depends(VIEWER)])

@@ -24,6 +24,7 @@ from crony.web.i18n import translator
 from crony.web.jobs import JobInfo
 from crony.web.pages import backfills
 from crony.web.pages.common import Form, TheWeb, Who, go, local_path, without_done
+from crony.web.parts import shown
 from crony.web.rendering import WORDS, language
 from crony.web.runs import list_runs
 from crony.web.svg import Bar, sparkline
@@ -113,6 +114,7 @@ def one(
         values["versions"] = web.catalog.versions(view.id, limit=100).items
     return web.render.page(
         request, "job.html", away=away, section="jobs", info=infos[0], view=view, tab=tab, runs=values["recent"],
+        brief=shown(web, values["recent"]),
         spark=_spark(request, infos[0]), asked_at=at, lang_of=language(request),
         **{key: value for key, value in values.items() if key != "recent"},
     )  # fmt: skip

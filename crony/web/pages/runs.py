@@ -17,7 +17,7 @@ from crony.errors import Conflict, CronyError, NotFound, Unavailable
 from crony.lifecycle import enqueue
 from crony.store import output
 from crony.store.runs import Filter
-from crony.web import ansi
+from crony.web import ansi, parts
 from crony.web.api.runs import check_run, job_id
 from crony.web.auth import OPERATOR, VIEWER, address_of
 from crony.web.forms import only
@@ -63,7 +63,8 @@ def page(
         away.append(error)
     query: dict[str, str | None] = {"job": job, "show": show, "node": node, "trigger": trigger}
     return web.render.page(
-        request, "runs.html", away=away, section="runs", runs=found, filters=query, filtered=any(query.values()),
+        request, "runs.html", away=away, section="runs", runs=found, brief=parts.shown(web, found), filters=query,
+        filtered=any(query.values()),
         next_url=_url(query | {"cursor": after}) if after else None, first_url=_url(query) if cursor else None,
         chip=lambda value: _url(query | {"show": value}), outcomes=OUTCOME_KINDS, states=LIVE_STATES, triggers=TRIGGERS,
     )  # fmt: skip
@@ -85,9 +86,13 @@ class Output:
 
 @router.get("/runs/{run}", dependencies=[Depends(VIEWER)])
 def one(
-    web: TheWeb, request: Request, run: str, attempt: Annotated[int | None, Query(ge=1, le=10_000)] = None
+    web: TheWeb,
+    request: Request,
+    run: str,
+    attempt: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+    first: Annotated[int, Query(ge=0, le=100_000)] = 0,
 ) -> Response:
-    """One run: the reason on top, facts, attempts, output."""
+    """One run: the reason on top, facts, attempts, output; of a run in parts these, from number `first` on."""
     check_run(run)
     found, away = find(web.db, web.live, run)
     zone, shown = "UTC", attempt or max(1, found.attempt)
@@ -101,8 +106,17 @@ def one(
         pass
     except Unavailable as error:
         away.append(error)
+    listed: list[Run] = []
+    if found.in_parts:
+        try:
+            listed = parts.parts(web.db, web.live, run, first=first)
+        except Unavailable as error:
+            away.append(error)
+    following = first + parts.MOST
     return web.render.page(
-        request, "run.html", away=away, section="runs", run=found, zone=zone, shown=shown, view=view,
+        request, "run.html", away=away, section="runs", run=found, zone=zone, shown=shown, view=view, parts=listed,
+        next_url=f"/runs/{run}?first={following}" if found.in_parts and following < found.parts else None,
+        first_url=f"/runs/{run}" if first else None,
         retries=job.retry.max if job else None, output=_tail(web, found, shown),
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from crony.domain.callback import kept
 from crony.domain.outcome import Kind
+from crony.inside import Part, part_is
 from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.capture import captured
 from crony.workers.interrupt import INTERRUPTER, Stop, in_pool_process
@@ -93,8 +94,10 @@ class _Call:
         told = self._attempt.envelope
         # Called directly, as far as Celery is concerned: `self.retry()` raises instead of publishing.
         self._task.push_request(id=f"{told.run}:{told.attempt}", args=self._args, kwargs=self._kwargs)
+        part = Part(told.part, told.parts) if told.part is not None else None
         try:
-            return self._task.run(*self._args, **self._kwargs)
+            with part_is(part):
+                return self._task.run(*self._args, **self._kwargs)
         finally:
             self._task.pop_request()
 

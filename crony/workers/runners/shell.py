@@ -85,6 +85,8 @@ def environment(envelope: Envelope, fence: int, extra: Mapping[str, Any]) -> dic
         CRONY_FENCE=str(fence),
         CRONY_FIRE_TIME=rfc3339(envelope.fire_at) or "",
     )
+    if envelope.part is not None:
+        env.update(CRONY_PART_INDEX=str(envelope.part), CRONY_PART_TOTAL=str(envelope.parts))
     for name, value in envelope.params.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         env["CRONY_PARAM_" + re.sub(r"[^A-Z0-9]", "_", name.upper())] = text
