@@ -79,7 +79,7 @@ def get(ident: str, api: Api, form: str) -> None:
             ("due", found.get("fire_at") and show.moment(found["fire_at"])),
             ("started", found.get("started_at") and show.moment(found["started_at"])),
             ("ended", found.get("ended_at") and show.moment(found["ended_at"])),
-            ("took", _took(found) is not None and show.span(_took(found))),
+            ("took", None if _took(found) is None else show.span(_took(found))),
             ("node", found.get("node")),
             *_route(found),
             ("until", found.get("deadline_at") and f"{show.moment(found['deadline_at'])} (its callee has accepted it)"),

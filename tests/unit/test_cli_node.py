@@ -57,3 +57,4 @@ def test_run_get_says_why_there_and_why_not_elsewhere(
     lines = [line.split(None, 2) for line in capsys.readouterr().out.splitlines()]
     assert lines[-4:] == [["why", "there", "the only node that fits"], ["strategy", "hash"],
                           ["passed", "over", "n2, n\\x1b3: cordoned"], ["passed", "over", "3 more"]]  # fmt: skip
+    assert not [line for line in lines if line[0] == "took"], "it has not ended"
