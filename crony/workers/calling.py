@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,16 +87,17 @@ def traceparent(run: str, attempt: int) -> str:
 
 
 def signature(
-    secrets: Sequence[str], method: str, target: str, run: str, attempt: int, body: bytes, *, now: float
+    secrets: Sequence[str], method: str, target: str, told: Mapping[str, str], body: bytes, *, now: float
 ) -> dict[str, str]:
     """The headers that sign a call with the first of `secrets`; none without secrets.
 
-    `target`: path and query as sent, `body`: as sent, `now`: epoch seconds.
+    `target`: path and query as sent, `told`: what `headers` gave, `body`: as sent, `now`: epoch seconds.
     """
     if not secrets:
         return {}
     stamp = str(int(now))
-    lines = ("v1", stamp, method.upper(), target, run, str(attempt), hashlib.sha256(body).hexdigest())
+    facts = (told.get(f"X-Crony-{name}", "") for name in ("Run", "Attempt", "Fence", "Callback"))
+    lines = ("v1", stamp, method.upper(), target, *facts, hashlib.sha256(body).hexdigest())
     mark = hmac.new(secrets[0].encode(), "\n".join(lines).encode(), hashlib.sha256).hexdigest()
     return {"X-Crony-Timestamp": stamp, "X-Crony-Signature": f"v1={mark}"}
 

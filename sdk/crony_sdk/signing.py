@@ -21,10 +21,21 @@ SHORTEST = 32
 """Fewest characters of a secret."""
 
 
-def sign(secret: str, *, method: str, target: str, run: str, attempt: int, body: bytes, timestamp: int) -> str:
-    """The value of `X-Crony-Signature`. `target` is path and query exactly as sent."""
+def sign(
+    secret: str,
+    *,
+    method: str,
+    target: str,
+    run: str,
+    attempt: int,
+    fence: int,
+    body: bytes,
+    timestamp: int,
+    callback: str = "",
+) -> str:
+    """The value of `X-Crony-Signature`. `target`: path and query exactly as sent; `callback`: empty without one."""
     digest = hashlib.sha256(body).hexdigest()
-    lines = ("v1", str(timestamp), method.upper(), target, run, str(attempt), digest)
+    lines = ("v1", str(timestamp), method.upper(), target, run, str(attempt), str(fence), callback, digest)
     # A target that is no UTF-8 comes as surrogates: sign the bytes as they were.
     message = "\n".join(lines).encode("utf-8", "surrogateescape")
     return "v1=" + hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
@@ -50,15 +61,23 @@ def verify(
     stamp, signature = given.get(contract.TIMESTAMP.lower(), ""), given.get(contract.SIGNATURE.lower(), "")
     if not stamp or not signature:
         raise BadSignature("missing", "the call is not signed: does the node know CRONY_CALL_SECRETS?")
-    attempt = given.get(contract.ATTEMPT.lower(), "")
-    whole = re.fullmatch(r"[0-9]{1,12}", stamp) and re.fullmatch(r"[0-9]{1,12}", attempt)
+    attempt, fence = given.get(contract.ATTEMPT.lower(), ""), given.get(contract.FENCE.lower(), "")
+    whole = all(re.fullmatch(r"[0-9]{1,19}", text) for text in (stamp, attempt, fence))
     if not whole or not re.fullmatch(r"v1=[0-9a-f]{64}", signature):
-        raise BadSignature("malformed", "the signature, its time or the attempt is malformed")
+        raise BadSignature("malformed", "the signature, its time, the attempt or the fence is malformed")
     run = given.get(contract.RUN.lower(), "")
     genuine = False
     for secret in known:  # each is tried, so that the time taken says nothing
         made = sign(
-            secret, method=method, target=target, run=run, attempt=int(attempt), body=body, timestamp=int(stamp)
+            secret,
+            method=method,
+            target=target,
+            run=run,
+            attempt=int(attempt),
+            fence=int(fence),
+            callback=given.get(contract.CALLBACK.lower(), ""),
+            body=body,
+            timestamp=int(stamp),
         )
         genuine |= hmac.compare_digest(made, signature)
     if not genuine:

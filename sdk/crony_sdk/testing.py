@@ -208,7 +208,15 @@ class FakePlatform:
             return {}
         now = int(time.time())
         made = signing.sign(
-            self.secret, method=method, target=target, run=attempt.run, attempt=attempt.n, body=body, timestamp=now
+            self.secret,
+            method=method,
+            target=target,
+            run=attempt.run,
+            attempt=attempt.n,
+            fence=int(attempt.headers[contract.FENCE]),
+            callback=attempt.headers.get(contract.CALLBACK, ""),
+            body=body,
+            timestamp=now,
         )
         return {contract.TIMESTAMP: str(now), contract.SIGNATURE: made}
 

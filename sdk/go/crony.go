@@ -22,9 +22,10 @@ import (
 const Window = 5 * time.Minute
 
 // Sign is the value of X-Crony-Signature. The target is path and query exactly as sent.
-func Sign(secret, timestamp, method, target, run, attempt string, body []byte) string {
+func Sign(secret, timestamp, method, target, run, attempt, fence, callback string, body []byte) string {
 	digest := sha256.Sum256(body)
-	lines := []string{"v1", timestamp, strings.ToUpper(method), target, run, attempt, hex.EncodeToString(digest[:])}
+	sum := hex.EncodeToString(digest[:])
+	lines := []string{"v1", timestamp, strings.ToUpper(method), target, run, attempt, fence, callback, sum}
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(strings.Join(lines, "\n")))
 	return "v1=" + hex.EncodeToString(mac.Sum(nil))
@@ -43,7 +44,8 @@ func Verify(r *http.Request, body []byte, secrets []string, now time.Time) error
 		if len(secret) < 32 {
 			return errors.New("a secret is shorter than 32 characters")
 		}
-		made := Sign(secret, stamp, r.Method, r.RequestURI, r.Header.Get("X-Crony-Run"), r.Header.Get("X-Crony-Attempt"), body)
+		made := Sign(secret, stamp, r.Method, r.RequestURI, r.Header.Get("X-Crony-Run"), r.Header.Get("X-Crony-Attempt"),
+			r.Header.Get("X-Crony-Fence"), r.Header.Get("X-Crony-Callback"), body)
 		genuine = hmac.Equal([]byte(made), []byte(given)) || genuine
 	}
 	if !genuine {

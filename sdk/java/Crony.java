@@ -72,9 +72,9 @@ public final class Crony {
 
     /** The value of X-Crony-Signature. The target is path and query exactly as sent. */
     public static String sign(String secret, String timestamp, String method, String target, String run, String attempt,
-            byte[] body) throws GeneralSecurityException {
+            String fence, String callback, byte[] body) throws GeneralSecurityException {
         String digest = hex(MessageDigest.getInstance("SHA-256").digest(body));
-        String text = String.join("\n", "v1", timestamp, method.toUpperCase(), target, run, attempt, digest);
+        String text = String.join("\n", "v1", timestamp, method.toUpperCase(), target, run, attempt, fence, callback, digest);
         Mac mac = Mac.getInstance("HmacSHA256");
         mac.init(new SecretKeySpec(secret.getBytes(StandardCharsets.UTF_8), "HmacSHA256"));
         return "v1=" + hex(mac.doFinal(text.getBytes(StandardCharsets.UTF_8)));
@@ -95,7 +95,9 @@ public final class Crony {
             if (secret.length() < 32) {
                 throw new IllegalArgumentException("a secret is shorter than 32 characters");
             }
-            String made = sign(secret, stamp, method, target, header.apply("X-Crony-Run"), header.apply("X-Crony-Attempt"), body);
+            String callback = header.apply("X-Crony-Callback");
+            String made = sign(secret, stamp, method, target, header.apply("X-Crony-Run"), header.apply("X-Crony-Attempt"),
+                    header.apply("X-Crony-Fence"), callback == null ? "" : callback, body);
             genuine |= MessageDigest.isEqual(made.getBytes(StandardCharsets.UTF_8), given.getBytes(StandardCharsets.UTF_8));
         }
         return genuine && Math.abs(now.getEpochSecond() - Long.parseLong(stamp)) <= WINDOW.getSeconds();

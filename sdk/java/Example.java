@@ -14,7 +14,7 @@ import java.util.concurrent.Executors;
 /**
  * A service in Java: POST /complete, /fail and /wait answer 202 and report later. It prints its port.
  * With an argument it checks examples of signatures instead: lines of name, secret, timestamp, method, target, run, attempt,
- * body and signature, each in base64 with tabs between; it prints the names of those it takes.
+ * fence, callback, body and signature, each in base64 with tabs between; it prints the names of those it takes.
  */
 public final class Example {
     public static void main(String[] arguments) throws Exception {
@@ -74,18 +74,18 @@ public final class Example {
     private static void check() throws Exception {
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
-            byte[][] parts = new byte[9][];
-            String[] text = new String[9];
-            for (int i = 0; i < 9; i++) {
+            byte[][] parts = new byte[11][];
+            String[] text = new String[11];
+            for (int i = 0; i < 11; i++) {
                 parts[i] = Base64.getDecoder().decode(line.split("\t", -1)[i]);
                 text[i] = new String(parts[i], StandardCharsets.UTF_8);
             }
             Map<String, String> header = Map.of("X-Crony-Timestamp", text[2], "X-Crony-Run", text[5],
-                "X-Crony-Attempt", text[6], "X-Crony-Signature", text[8]);
+                "X-Crony-Attempt", text[6], "X-Crony-Fence", text[7], "X-Crony-Callback", text[8], "X-Crony-Signature", text[10]);
             Instant at = Instant.ofEpochSecond(Long.parseLong(text[2]));
             List<String> secrets = List.of("another-" + text[1], text[1]);
-            if (Crony.verify(header::get, text[3], text[4], parts[7], secrets, at)
-                    && !Crony.verify(header::get, text[3], text[4], parts[7], secrets, at.plusSeconds(301))) {
+            if (Crony.verify(header::get, text[3], text[4], parts[9], secrets, at)
+                    && !Crony.verify(header::get, text[3], text[4], parts[9], secrets, at.plusSeconds(301))) {
                 System.out.println(text[0]);
             }
         }

@@ -31,7 +31,8 @@ class Example:
     def taken(self) -> list[str]:
         """Names of the vectors that its verifier takes."""
         vectors = json.loads((SDK / "vectors.json").read_text())["vectors"]
-        fields = ("name", "secret", "timestamp", "method", "target", "run", "attempt", "body", "signature")
+        facts = ("name", "secret", "timestamp", "method", "target", "run", "attempt", "fence", "callback")
+        fields = (*facts, "body", "signature")
         rows = [
             [
                 vector[field] if field == "body" else base64.b64encode(str(vector[field]).encode()).decode()

@@ -103,7 +103,7 @@ def signed(asked: Asked, secret: str) -> str:
     head = asked.headers
     lines = [
         "v1", head["x-crony-timestamp"], asked.method, asked.path, head["x-crony-run"], head["x-crony-attempt"],
-        hashlib.sha256(asked.body).hexdigest(),
+        head["x-crony-fence"], head.get("x-crony-callback", ""), hashlib.sha256(asked.body).hexdigest(),
     ]  # fmt: skip
     assert abs(int(head["x-crony-timestamp"]) - time.time()) < 60
     return "v1=" + hmac.new(secret.encode(), "\n".join(lines).encode(), hashlib.sha256).hexdigest()

@@ -20,10 +20,11 @@ NOW = 1_764_288_000
 
 
 def call(secret: str = SECRET, at: int = NOW, body: bytes = b"{}", **headers: str) -> dict[str, str]:
-    made = sign(secret, method="POST", target="/x", run="j1.1.5", attempt=1, body=body, timestamp=at)
+    made = sign(secret, method="POST", target="/x", run="j1.1.5", attempt=1, fence=7, body=body, timestamp=at)
     given = {
         "x-crony-run": "j1.1.5",
         "X-CRONY-ATTEMPT": "1",
+        "X-Crony-Fence": "7",
         "X-Crony-Timestamp": str(at),
         "X-Crony-Signature": made,
     }
@@ -39,6 +40,8 @@ def test_the_vectors_hold() -> None:
         headers = {
             "X-Crony-Run": vector["run"],
             "X-Crony-Attempt": str(vector["attempt"]),
+            "X-Crony-Fence": str(vector["fence"]),
+            **({"X-Crony-Callback": vector["callback"]} if vector["callback"] else {}),
             "X-Crony-Timestamp": str(vector["timestamp"]),
             "X-Crony-Signature": vector["signature"],
         }
@@ -55,7 +58,7 @@ def test_the_vectors_hold() -> None:
         except BadSignature:
             taken = False
         assert taken == vector["valid"], vector["name"]
-    assert sum(vector["valid"] for vector in VECTORS) >= 7 and len(VECTORS) >= 18
+    assert sum(vector["valid"] for vector in VECTORS) >= 8 and len(VECTORS) >= 22
 
 
 def test_the_window_is_five_minutes_either_way() -> None:

@@ -186,13 +186,12 @@ def _headers(attempt: Attempt) -> dict[str, str]:
 
 def _signature(attempt: Attempt, prepared: requests.PreparedRequest) -> dict[str, str]:
     """Over the request as it will be sent."""
-    told, process, body = attempt.envelope, attempt.process, prepared.body or b""
+    process, body = attempt.process, prepared.body or b""
     return calling.signature(
         process.settings.call_secrets,
         str(prepared.method),
         prepared.path_url,
-        told.run,
-        told.attempt,
+        prepared.headers,
         body.encode() if isinstance(body, str) else body,
         now=process.now(),
     )

@@ -74,10 +74,10 @@ func check(path string) {
 	}
 	var file struct {
 		Vectors []struct {
-			Name, Secret, Method, Target, Run, Signature string
-			Timestamp                                    int64
-			Attempt                                      int
-			Body                                         []byte
+			Name, Secret, Method, Target, Run, Callback, Signature string
+			Timestamp                                              int64
+			Attempt, Fence                                         int
+			Body                                                   []byte
 		}
 	}
 	if err := json.Unmarshal(content, &file); err != nil {
@@ -87,6 +87,10 @@ func check(path string) {
 		header := http.Header{}
 		header.Set("X-Crony-Run", v.Run)
 		header.Set("X-Crony-Attempt", strconv.Itoa(v.Attempt))
+		header.Set("X-Crony-Fence", strconv.Itoa(v.Fence))
+		if v.Callback != "" {
+			header.Set("X-Crony-Callback", v.Callback)
+		}
 		header.Set("X-Crony-Timestamp", strconv.FormatInt(v.Timestamp, 10))
 		header.Set("X-Crony-Signature", v.Signature)
 		request := &http.Request{Method: v.Method, RequestURI: v.Target, Header: header}
