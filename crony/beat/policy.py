@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from crony.clock import rfc3339
 from crony.domain.job import Job
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import SkipReason
@@ -128,7 +129,7 @@ def decide(
     upto, chosen = covered[-1], late + current
     rest: tuple[int, ...] = ()
     taken = turns(job, chosen, busy=bool(busy), waiting=waiting, most=most)
-    skips.append(_overlapping(job, taken.over, busy or (f"the fire of {taken.go[0]}" if taken.go else "")))
+    skips.append(_overlapping(job, taken.over, busy or (f"the fire of {rfc3339(taken.go[0])}" if taken.go else "")))
     if taken.later:
         if job.overlap == "allow":
             rest = tuple(instant for instant in taken.later if instant <= late_to)

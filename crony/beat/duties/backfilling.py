@@ -18,6 +18,7 @@ from crony.beat.entries import Asked, Filling, JobEntry
 from crony.beat.handout import Handed, hand, hand_out, line_up, skip_record
 from crony.beat.office import Office
 from crony.beat.sorting import filled_by
+from crony.clock import rfc3339
 from crony.domain import ids
 from crony.domain.backfill import KEPT, MOST, PARALLEL, Backfill, Stop
 from crony.domain.outcome import Kind, Outcome, SkipReason
@@ -234,7 +235,7 @@ class Backfilling:
         handed.waits += line_up(office.desk, live, taken.wait, now)
         if taken.over:
             over = taken.over
-            words = policy.in_the_way(live.job, others[0] if others else f"the fire of {record.fires[0]}")
+            words = policy.in_the_way(live.job, others[0] if others else f"the fire of {rfc3339(record.fires[0])}")
             skipped = policy.Skipped(SkipReason.OVERLAP, over[0], over[-1], len(over), words)
             handed.skips.append(skip_record(live, skipped, now))
         move = advance(
