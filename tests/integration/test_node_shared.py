@@ -73,13 +73,18 @@ def test_who_takes_from_what(pair: tuple[Leader, list[NodeProcess]]) -> None:
     leader, _ = pair
     facts = leader.node("mute")
     assert facts is not None and (facts.queues, facts.kinds) == (["any", "odd"], ["http", "python"])
-    prefix, seen = leader.keys.consumers, set()
-    for kv in leader.client.list(prefix).kvs:
-        queue = kv.key.removeprefix(prefix).split("/")[0]
-        seen.add((json.loads(kv.value)["node"], queue))
-    mute = {queue for node, queue in seen if node == "mute" and queue.startswith("run.")}
-    assert mute == {"run.mute", *(f"run.@{name}.{kind}" for name in ("any", "odd") for kind in ("http", "python"))}
-    assert {node for node, queue in seen if queue == QUEUE} == {"one", "two"}
+    prefix = leader.keys.consumers
+
+    def seen() -> set[tuple[str, str]]:
+        pairs = leader.client.list(prefix).kvs
+        return {(json.loads(kv.value)["node"], kv.key.removeprefix(prefix).split("/")[0]) for kv in pairs}
+
+    wanted = {"run.mute", *(f"run.@{name}.{kind}" for name in ("any", "odd") for kind in ("http", "python"))}
+    until(
+        lambda: {queue for node, queue in seen() if node == "mute" and queue.startswith("run.")} == wanted,
+        what="it takes from these and no others",
+    )
+    until(lambda: {node for node, queue in seen() if queue == QUEUE} == {"one", "two"}, what="both take from it")
 
 
 def test_a_cordoned_node_takes_nothing_shared_until_it_is_back(pair: tuple[Leader, list[NodeProcess]]) -> None:

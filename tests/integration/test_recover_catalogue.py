@@ -90,7 +90,8 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     centre = place.lead(centre="two", database_url=f"sqlite:///{tmp_path}/old.db")
     until(lambda: "reconcile" in centre.status()["failing"], 10, "it to refuse")
     assert "crony recover catalogue" in centre.status()["failing"]["reconcile"]
-    assert place.client.get(place.keys.job(gone.id)) is None, "a job deleted since lives again"
+    there = place.client.get(place.keys.job(gone.id))  # the first centre may have put its tombstone anew
+    assert there is None or LiveJob.read(peek(there.value)).deleted, "a job deleted since lives again"
 
     jobs = Catalog(database, place.client, place.keys, place.web)
     taken = catalogue(database, place.client, place.keys, Verifier([WEB[1], CENTRE[1]]), jobs)
