@@ -75,6 +75,10 @@ class Settings:
         _items, (), "secrets of 32 characters or more, with commas: calls to services are signed with the first",
         secret=True,
     )  # fmt: skip
+    secret_key: tuple[str, ...] = _setting(
+        _items, (), "keys of secrets at rest, base64, with commas: the first encrypts, all decrypt",
+        secret=True,
+    )  # fmt: skip
     token: str = _setting(_text, "", "API token of this client or node", secret=True)
     web_host: str = _setting(_text, "127.0.0.1", "address the web listens on")
     web_port: int = _setting(int, 8400, "port the web listens on")

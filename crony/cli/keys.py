@@ -1,4 +1,4 @@
-"""`crony keys …`: Ed25519 pairs. A web signs what people define, a centre signs what nodes run."""
+"""`crony keys …`: pairs that sign (a web what people define, a centre what nodes run), and keys of secrets at rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crony.errors import Invalid
 
 @click.group()
 def keys() -> None:
-    """Signing keys: new."""
+    """Keys: new pairs for signing, and keys for secrets."""
 
 
 @keys.command()
@@ -36,6 +36,23 @@ def new(path: str | None, form: str) -> None:
     if path is None:
         show.hint("private: CRONY_SIGNING_KEY (or _FILE) of one web or centre; keep it secret")
     show.hint("public: CRONY_WEB_KEYS or CRONY_CENTRE_KEYS of everybody who must trust it")
+
+
+@keys.command()
+@click.option("--save", "path", metavar="FILE", help="Write the key into this new file (mode 0600), print its id.")
+@output_option
+def secret(path: str | None, form: str) -> None:
+    """Make a key that encrypts secrets and the passwords of channels: CRONY_SECRET_KEY of webs, centres, nodes."""
+    from crony.domain.sealing import Cipher, new_secret_key
+
+    key = new_secret_key()
+    if path is not None:
+        write_secret(Path(path), key)
+    made = {"id": Cipher([key]).key_ids[0]} if path is not None else {"key": key, "id": Cipher([key]).key_ids[0]}
+    if form == "json":
+        return show.data(made)
+    show.facts(made.items())
+    show.hint("CRONY_SECRET_KEY (or _FILE) of every web and centre, and of the nodes that may use secrets")
 
 
 def write_secret(path: Path, text: str) -> None:
