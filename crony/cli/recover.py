@@ -115,6 +115,7 @@ def _etcd(*, yes: bool, force: bool, without_database: bool, form: str) -> int:
         "fires_not_known": report.skipped,
         "runs": dict(report.runs),
         "held": report.held,
+        "backfills": report.backfills,
         "published": report.published,
         "revisions_bumped": report.bumped,
         "revisions_behind": report.behind,

@@ -66,6 +66,8 @@ class Backfill(Record):
     """What is left of it."""
     fires: list[int] = field(default_factory=list)
     """What is left of a `fire_all`, in order."""
+    again: list[int] = field(default_factory=list)
+    """Instants outside of what is left that get a run first: `crony recover` found later ones to have run, not them."""
     order: str = "oldest"
     parallel: int = 1
     total: int = 0
@@ -92,6 +94,11 @@ class Backfill(Record):
     def rest_of_fires(self) -> bool:
         """Whether it is what a `fire_all` left over."""
         return self.trigger == Trigger.SCHEDULE
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no instant is left that gets a run."""
+        return (not self.again and self.after_at >= self.until_at) or self.made >= MOST
 
     @property
     def ended(self) -> bool:
@@ -123,9 +130,11 @@ class Backfill(Record):
         """The next instants, at most so many, in its order."""
         if self.rest_of_fires:
             return tuple(self.fires[:most])
+        found = self.again[:most]
         if self.order == "oldest":
-            return tuple(fires_between(self.schedules(), self.after_at, self.until_at, most))
-        found: list[int] = []
+            most -= len(found)
+            ahead = fires_between(self.schedules(), self.after_at, self.until_at, most) if most else ()
+            return (*found, *ahead)
         until = self.until_at
         while len(found) < most and (at := last_fire(self.schedules(), self.after_at, until)) is not None:
             found.append(at)
@@ -138,9 +147,12 @@ class Backfill(Record):
             return self
         if self.rest_of_fires:
             return replace(self, fires=self.fires[len(taken) :])
+        made, anew = self.made + len(taken), len(self.again)
+        if len(taken) <= anew:
+            return replace(self, again=self.again[len(taken) :], made=made)
         if self.order == "oldest":
-            return replace(self, after_at=taken[-1], made=self.made + len(taken))
-        return replace(self, until_at=taken[-1] - 1, made=self.made + len(taken))
+            return replace(self, again=[], after_at=taken[-1], made=made)
+        return replace(self, again=[], until_at=taken[-1] - 1, made=made)
 
     def told(self, outcome: str) -> Backfill:
         """After a run of it ended so."""

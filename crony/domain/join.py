@@ -43,19 +43,24 @@ class Join(Record):
     """How each part made ended, as a letter; `.` for one that has not."""
     started_at: float | None = None
     """When the first of those that ended started."""
+    known: dict[str, str] = field(default_factory=dict)
+    """How parts that are not made yet ended, by number, as the archive knew when etcd was restored: they are counted
+    as made when their turn comes, and not made again."""
     cancelled: str = ""
     """Why it was cancelled: no further parts are made. Empty: it was not."""
 
     def with_made(self, made: int) -> Self:
-        """So many parts are made now."""
-        return replace(self, made=made, ends=self.ends.ljust(made, NOT_ENDED))
+        """So many parts are made now; those that are known to have ended are not."""
+        more = (_letter(self.known.get(str(number), "")) for number in range(self.made, made))
+        left = {number: kind for number, kind in self.known.items() if int(number) >= made}
+        return replace(self, made=made, ends=self.ends + "".join(more), known=left)
 
     def with_ended(self, kinds: Mapping[str, str], started_at: float | None) -> Self:
         """These parts ended, by number. Saying it again changes nothing; the first end of a part stands."""
         ends = list(self.ends)
         for number, kind in kinds.items():
             if number.isdecimal() and int(number) < len(ends) and ends[int(number)] == NOT_ENDED and kind in set(Kind):
-                ends[int(number)] = _LETTERS.get(Kind(kind), "u")
+                ends[int(number)] = _letter(kind)
         starts = [at for at in (self.started_at, started_at) if at is not None]
         return replace(self, ends="".join(ends), started_at=min(starts, default=None))
 
@@ -71,6 +76,8 @@ class Join(Record):
             and isinstance(self.nodes, list)
             and len(self.nodes) in (0, self.total)
             and all(isinstance(node, str) for node in self.nodes)
+            and isinstance(self.known, dict)
+            and all(number.isdecimal() and kind in set(Kind) for number, kind in self.known.items())
             and (self.started_at is None or type(self.started_at) in (int, float))
         )
 
@@ -116,3 +123,8 @@ class Join(Record):
 
     def _named(self, number: int) -> str:
         return f"{number} ({self.nodes[number][:60]})" if number < len(self.nodes) else str(number)
+
+
+def _letter(kind: str) -> str:
+    """How a part ended, as a letter; of one that nobody knows to have ended, that it has not."""
+    return _LETTERS.get(Kind(kind), "u") if kind else NOT_ENDED

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -35,11 +35,12 @@ from crony.lifecycle.centres import look as look_at_centres
 from crony.lifecycle.move import Lead, Move, transaction
 from crony.lifecycle.recover import put_again, set_back
 from crony.recovery import runs
-from crony.recovery.backfills import advanced
+from crony.recovery.backfills import advanced, must_not_repeat
 from crony.recovery.cursors import Cursors
 from crony.settings import Settings
 from crony.store import audit, marks, recovery
 from crony.store.db import Database
+from crony.store.recovery import KnownRun
 
 log = logging.getLogger("crony.recover")
 
@@ -51,6 +52,8 @@ PASSES = 10
 BUMP = 200_000
 """Most revisions that etcd is moved forward by writing."""
 WRITERS = 8
+SLACK = 60.0
+"""Seconds by which clocks and the age of a mark may be wrong about when the backup was made."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,8 @@ class Report:
     """Runs by what became of them."""
     held: list[str] = field(default_factory=list)
     """Runs that wait for a person."""
+    backfills: int = 0
+    """Backfills that were moved on or stopped."""
     published: int = 0
 
 
@@ -178,23 +183,28 @@ class Recovery:
         for _ in range(PASSES):
             pairs = [kv for prefix in ("run/", "dead/", "cmd/") for kv in self._list(self._keys.root + prefix)]
             held = runs.sort(self._keys, pairs)
-            known = recovery.runs(self._database, held) if self._database is not None else {}
-            judge = runs.Judge(self._keys, self._sealer, self._centres, published, known, self._now)
+            known = self._known(held)
+            judge = runs.Judge(self._keys, self._sealer, self._centres, published, known, self._known, self._now)
             decisions = [judge.decide(each) for each in held.values()]
             moves = [(_job_of(each.run), each.move) for each in decisions if each.move is not None]
-            moves += self._backfills(pairs, published)
+            found = self._backfills(pairs, published)
+            moves += found
             moves += self._lost(held)
             if not counted:  # later passes find what the first one made
                 counted = True
                 self.report.runs.update(each.fate.name.lower() for each in decisions)
+                self.report.backfills = len(found)
                 self.report.held = [each.run for each in decisions if each.fate is runs.Fate.HELD]
             if not moves or self._commit(moves) == 0:
                 return
         raise Conflict("Runs changed each time they were looked at", hint="stop all nodes, then try again")
 
+    def _known(self, wanted: Iterable[str]) -> Mapping[str, KnownRun]:
+        return recovery.runs(self._database, wanted) if self._database is not None else {}
+
     def _backfills(self, pairs: Iterable[KV], published: dict[str, LiveJob]) -> list[tuple[str, Move]]:
         moves: list[tuple[str, Move]] = []
-        database = self._database
+        cancelled = set() if self._database is None else audit.targets(self._database, "backfill", "backfill.cancel")
         for kv in pairs:
             if not kv.key.startswith(self._keys.backfill("")):
                 continue
@@ -202,14 +212,12 @@ class Recovery:
                 record = Backfill.read(kv.value)
             except UnknownRecord:
                 continue
-            live = published.get(record.job)
-            once = live is not None and not live.deleted and live.job.delivery == "at_most_once"
-            if database is None and not once:
+            once = must_not_repeat(published.get(record.job))
+            if self._database is None and not once:
                 continue
             after, skip = advanced(
-                record, once=once, now=self._now,
-                known=lambda ids: recovery.runs(database, ids) if database is not None else {},
-            )  # fmt: skip
+                record, once=once, known=self._known, now=self._now, cancelled=record.id in cancelled
+            )
             if after is None:
                 outcomes = [(0, skip)] if skip is not None else []
                 moves.append((record.job, set_back(self._keys, {kv.key: kv.mod}, outcomes=outcomes)))
@@ -223,7 +231,9 @@ class Recovery:
             return []
         prefix = self._keys.outs
         ended = {kv.key.removeprefix(prefix).split("/")[0] for kv in self._list(prefix) if runs.is_final(kv.value)}
-        missing = [known for known in recovery.open_runs(self._database) if known.id not in held]
+        since = mark.look(self._client, self._keys).at - SLACK  # of the backup: the new mark comes last
+        there = [*recovery.open_runs(self._database), *recovery.open_wholes(self._database, since)]
+        missing = [known for known in there if known.id not in held]
         outcomes = [runs.lost(known, self._now) for known in missing if known.id not in ended]
         self.report.runs["lost"] += len(outcomes)
         key = self._keys.out

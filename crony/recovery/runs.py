@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from crony.domain.ids import place_ident
+from crony.domain.join import Join
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Claim, Envelope, Request, UnknownRecord, Wait, WaitReason
@@ -21,6 +22,8 @@ from crony.etcd.keys import Keys, decode
 from crony.lifecycle.end import outcome_of
 from crony.lifecycle.move import Move
 from crony.lifecycle.recover import put_again, set_back
+from crony.recovery.backfills import Lookup, ended_since, must_not_repeat
+from crony.recovery.wholes import carried_on, parts_of
 from crony.store.recovery import KnownRun
 from crony.transport_etcd import message as wire
 
@@ -34,6 +37,7 @@ class Fate(Enum):
     AGAIN = "go on with a new attempt"
     HELD = "wait for a person"
     LOST = "ended as lost"
+    PARTS = "go on with the parts that did not run"
     LEFT = "left as they are"
 
 
@@ -48,8 +52,14 @@ class Held:
     accepted: KV | None = None
     request: KV | None = None
     letter: KV | None = None
+    join: KV | None = None
     orders: list[str] = field(default_factory=list)
     """Keys that go with the run: orders about it, its callee's last sign of life."""
+
+    @property
+    def places(self) -> tuple[KV | None, ...]:
+        """Where it is."""
+        return self.wait, self.message, self.claim, self.accepted, self.request, self.join
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,8 @@ def sort(keys: Keys, pairs: Iterable[KV]) -> dict[str, Held]:
                 of(run).wait = kv
             case ["run", "acc", run]:
                 of(run).accepted = kv
+            case ["run", "join", run]:
+                of(run).join = kv
             case ["run", "q", _, kind, place] if "." in place:
                 setattr(of(place_ident(place)), "message" if kind == "m" else "claim", kv)
             case ["run", "in", _]:
@@ -88,7 +100,10 @@ def sort(keys: Keys, pairs: Iterable[KV]) -> dict[str, Held]:
 
 
 class Judge:
-    """Decides. `jobs`: published documents by id, for requests; `known`: what the archive knows of the runs."""
+    """Decides. `jobs`: published documents by id, for requests; `known`: what the archive knows of the runs.
+
+    `lookup` asks it for further ones: parts.
+    """
 
     def __init__(
         self,
@@ -97,10 +112,11 @@ class Judge:
         centres: Verifier,
         jobs: Mapping[str, LiveJob],
         known: Mapping[str, KnownRun],
+        lookup: Lookup,
         now: float,
     ) -> None:
         self._keys, self._sealer, self._centres = keys, sealer, centres
-        self._jobs, self._known, self._now = jobs, known, now
+        self._jobs, self._known, self._lookup, self._now = jobs, known, lookup, now
 
     def decide(self, held: Held) -> Decision:
         """What becomes of one run."""
@@ -110,7 +126,12 @@ class Judge:
             if not records and held.letter is None:
                 return Decision(held.run, Fate.LEFT)
             move = set_back(self._keys, records | _of(held.letter), orders=held.orders)
-            return Decision(held.run, Fate.DROPPED, move)
+            revision = max((kv.mod for kv in (held.letter, *held.places) if kv is not None), default=0)
+            return Decision(held.run, Fate.DROPPED, move.also(ended_since(self._keys, held.run, known, revision)))
+        if held.join is not None:
+            return self._whole(held, held.join)
+        if known is not None and known.parts and (held.request is not None or held.wait is not None):
+            return self._split_since(held, known)
         if held.request is not None:
             return self._request(held, held.request)
         if held.letter is not None and not records:
@@ -121,7 +142,7 @@ class Judge:
 
     def _records(self, held: Held) -> dict[str, int]:
         found: dict[str, int] = {}
-        for kv in (held.wait, held.message, held.claim, held.accepted, held.request):
+        for kv in held.places:
             found |= _of(kv)
         if held.message is not None and held.claim is None:  # a node may claim it at this very moment
             queue, _, place = held.message.key.removeprefix(f"{self._keys.run}q/").split("/")
@@ -192,8 +213,7 @@ class Judge:
         live = self._jobs.get(request.job) if request is not None else None
         if request is None or live is None or live.deleted:
             return Decision(held.run, Fate.LEFT)
-        job = live.job
-        if job.delivery != "at_most_once" and job.on_node_loss == "rerun":
+        if not must_not_repeat(live):
             return Decision(held.run, Fate.LEFT)
         end = Outcome(
             held.run, request.job, request.name, request.generation, live.revision, 0, Kind.LOST.value, True,
@@ -201,6 +221,38 @@ class Judge:
             idem=request.idem,
         )  # fmt: skip
         return Decision(held.run, Fate.LOST, set_back(self._keys, _of(kv), outcomes=[("end", end)]))
+
+    def _whole(self, held: Held, kv: KV) -> Decision:
+        """A run whose parts are under way."""
+        try:
+            join = Join.read(kv.value)
+            told = Envelope.read(self._centres.open(join.envelope))
+        except (BadSeal, UnknownRecord):
+            return Decision(held.run, Fate.LEFT)  # the leader ends it, and says why
+        if not join.sound:
+            return Decision(held.run, Fate.LEFT)
+        after = carried_on(join, self._lookup(parts_of(join)), once=self._fate(told) is not Fate.AGAIN)
+        if after == join:
+            return Decision(held.run, Fate.LEFT)
+        return Decision(held.run, Fate.PARTS, put_again(kv.key, kv.mod, after.encode()))
+
+    def _split_since(self, held: Held, known: KnownRun) -> Decision:
+        """A run that the backup has before its split, though parts of it ran: it goes on with those that did not."""
+        wait = _wait(held.wait)
+        records = self._records(held)
+        if wait is not None:
+            try:
+                told = Envelope.read(self._centres.open(wait.envelope))
+            except (BadSeal, UnknownRecord):
+                return Decision(held.run, Fate.LEFT)
+            if told.parts:
+                join = Join(held.run, wait.envelope, told.parts, self._now)
+                after = carried_on(join, self._lookup(parts_of(join)), once=self._fate(told) is not Fate.AGAIN)
+                move = set_back(self._keys, {**records, self._keys.run_join(held.run): 0})
+                return Decision(
+                    held.run, Fate.PARTS, move.also(Move({}, puts={self._keys.run_join(held.run): after.encode()}))
+                )
+        return Decision(held.run, Fate.LOST, set_back(self._keys, records, outcomes=[("end", lost(known, self._now))]))
 
     def _letter(self, held: Held, kv: KV) -> Decision:
         """A dead letter that nobody judged yet: the leader would send it again."""
@@ -222,7 +274,7 @@ def lost(known: KnownRun, now: float) -> Outcome:
     """The end of a run of which the archive knows an attempt and etcd nothing any more."""
     return Outcome(
         known.id, known.job, known.name, known.generation, known.revision, known.attempt, Kind.LOST.value, True,
-        known.trigger, now, WHY, fire_at=known.fire_at, requested_at=known.requested_at or 0.0,
+        known.trigger, now, WHY, fire_at=known.fire_at, requested_at=known.requested_at or 0.0, parts=known.parts,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from crony.clock import rfc3339
+from crony.domain.backfill import Backfill
 from crony.domain.mark import Seen
 from crony.domain.run import Done, UnknownRecord
 from crony.errors import CronyError
@@ -15,6 +16,9 @@ from crony.lifecycle import centres
 from crony.lifecycle.look import live_runs
 from crony.store import recovery
 from crony.store.db import Database
+
+NAMED = 10
+"""Backfills that are named; further ones are counted."""
 
 
 def survey(
@@ -36,6 +40,8 @@ def survey(
         ("decided up to", _cursors(client, keys)),
         ("live runs", ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"),
         ("of them ended since", ended),
+        ("of them in parts", sum(run.parts > 0 and run.part is None for run in alive)),
+        ("backfills under way", _backfills(client, keys)),
         ("leads", leads or "nobody"),
     ]
 
@@ -54,3 +60,19 @@ def _cursors(client: Client, keys: Keys) -> str:
         except (UnknownRecord, CronyError, TypeError):
             continue
     return rfc3339(latest) or "" if latest else "nothing"
+
+
+def _backfills(client: Client, keys: Keys) -> str:
+    """Backfills that go on, and what is left over of fires to be made up for."""
+    names: list[str] = []
+    for kv in client.list(keys.backfill("")).kvs:
+        try:
+            record = Backfill.read(kv.value)
+        except UnknownRecord:
+            continue
+        if record.rest_of_fires:
+            names.append(f"{len(record.fires)} late fires of {record.name}")
+        elif not record.ended:
+            names.append(f"{record.id} of {record.name} ({record.made} of {record.total} runs made)")
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return ", ".join(names[:NAMED] + more) or "none"

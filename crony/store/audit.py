@@ -61,6 +61,12 @@ def add(
     first_wins(session, AuditRow, [row])
 
 
+def targets(db: Database, kind: str, action: str) -> set[str]:
+    """What of a kind this was ever done to, by id. Raises `Unavailable`."""
+    query = select(AuditRow.target).where(AuditRow.kind == kind, AuditRow.action == action)
+    return set(db.read(lambda session: session.scalars(query).all()))
+
+
 def record(
     db: Database,
     actor: str,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import aliased
 
 from crony.domain.outcome import Kind
 from crony.domain.run import State, Trigger
@@ -59,6 +61,8 @@ class KnownRun:
     outcome: str
     fire_at: float | None
     requested_at: float | None
+    parts: int = 0
+    """Of a run of which nothing but some of its parts is known: how many it has at least. 0: it is known itself."""
 
 
 def fires(db: Database, job: str, after: int) -> KnownFires:
@@ -76,7 +80,10 @@ def fires(db: Database, job: str, after: int) -> KnownFires:
 
 
 def runs(db: Database, wanted: Iterable[str]) -> dict[str, KnownRun]:
-    """Those of these runs that the archive knows; a skipped fire is a run that has ended. Raises `Unavailable`."""
+    """Those of these runs that the archive knows; a skipped fire is a run that has ended. Raises `Unavailable`.
+
+    One of which it has parts alone is known, and has not ended: the row of a run in parts comes with its end.
+    """
     todo, found = sorted(set(wanted)), dict[str, KnownRun]()
     for start in range(0, len(todo), PAGE):
         part = todo[start : start + PAGE]
@@ -89,6 +96,8 @@ def runs(db: Database, wanted: Iterable[str]) -> dict[str, KnownRun]:
                 KnownRun(row.run_id, row.job_id, row.job_name, row.generation, row.revision, row.trigger, 0, True,
                          Kind.SKIPPED.value, row.fire_at, None),
             )  # fmt: skip
+        for whole in _wholes(db, _PARTED.where(RunRow.parent_id.in_(part))):
+            found.setdefault(whole.id, whole)
     return found
 
 
@@ -96,6 +105,28 @@ def open_runs(db: Database) -> list[KnownRun]:
     """Runs of which an attempt ended and the run did not. Raises `Unavailable`."""
     query = select(RunRow).where(RunRow.state != State.ENDED.value)
     return [_known(row) for row in db.read(lambda session: session.scalars(query).all())]
+
+
+def open_wholes(db: Database, since: float) -> list[KnownRun]:
+    """Runs of which a part ended after `since` (epoch seconds), and nothing else is known. Raises `Unavailable`."""
+    whole = aliased(RunRow)
+    unknown = ~select(whole.id).where(whole.id == RunRow.parent_id).exists()
+    return _wholes(db, _PARTED.where(RunRow.parent_id.is_not(None), RunRow.ended_at >= since, unknown))
+
+
+_PARTED = select(
+    RunRow.parent_id, func.min(RunRow.job_id), func.min(RunRow.job_name), func.max(RunRow.generation),
+    func.max(RunRow.revision), func.min(RunRow.trigger), func.min(RunRow.fire_at), func.min(RunRow.requested_at),
+    func.max(RunRow.part),
+).group_by(RunRow.parent_id)  # fmt: skip
+
+
+def _wholes(db: Database, query: Select[*tuple[Any, ...]]) -> list[KnownRun]:
+    rows = db.read(lambda session: session.execute(query).all())
+    return [
+        KnownRun(run, job, name, generation, revision, trigger, 0, False, "", fire_at, asked, parts=part + 1)
+        for run, job, name, generation, revision, trigger, fire_at, asked, part in rows
+    ]
 
 
 def jobs(db: Database) -> Iterator[SavedJob]:

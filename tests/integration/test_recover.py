@@ -12,25 +12,32 @@ from typing import Any
 
 import pytest
 
-from crony.beat.duties import marking
+from crony.beat.duties import marking, splitting
 from crony.catalog.jobs import Catalog
 from crony.domain import ids
-from crony.domain.livejob import LiveJob
+from crony.domain.backfill import planned
+from crony.domain.join import Join
+from crony.domain.livejob import LiveJob, parsed_schedules
 from crony.domain.mark import Seen
 from crony.domain.outcome import Kind
 from crony.domain.run import Request, WaitReason
+from crony.domain.schedule import resolved
 from crony.domain.signing import peek
 from crony.errors import Conflict
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
+from crony.lifecycle import backfill as backfills
+from crony.lifecycle.end import Ended
 from crony.lifecycle.mark import look
 from crony.recovery.recover import Recovery, Report
+from crony.recovery.survey import survey
 from crony.store import marks, recovery, runs
 from crony.store.db import Database
-from tests.helpers.beat import ACTION, Message, Stage, stage
+from tests.helpers.beat import ACTION, Dying, Message, Stage, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
 
+T0 = 1_700_000_000 // 3600 * 3600
 EACH_SECOND = {"schedule": {"every": "1s"}, "overlap": "allow"}
 
 
@@ -181,6 +188,93 @@ def test_every_fire_is_accounted_for_and_nothing_runs_twice_that_must_not(
     live = LiveJob.read(peek(document.value))
     assert live.revision == 2, "what was saved since is published again"
     until(lambda: runs.get(database, new).outcome == Kind.LOST, 10, "it to be archived as lost")
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_backfills_and_runs_in_parts_go_on_where_they_were(
+    own_etcd: EtcdServer, place: Stage, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    monkeypatch.setattr(splitting, "AT_ONCE", 1)
+    node, jobs = place.node("n1"), catalog(place, database)
+    job = {"action": ACTION, "overlap": "allow", "delivery": "at_least_once" if again else "at_most_once"}
+    filled = jobs.create({"name": "filled", "schedule": {"every": "1h"}, **job}, "me")
+    split = jobs.create({"name": "split", "routing": {"parts": 4}, **job}, "me")
+    schedule, runs_of = '{"every": "1h"}', place.keys.run_join
+    wanted = planned(
+        ident=ids.backfill_id(), job=filled.id, name="filled", generation=1, start=T0, end=T0 + 8 * 3600,
+        schedule=schedule, schedules=resolved(parsed_schedules(schedule), filled.id), now=time.time(), parallel=3,
+    )  # fmt: skip
+    hour = [wanted.run_of(T0 + n * 3600) for n in range(8)]
+
+    def ask() -> str:
+        return place.ask(LiveJob.created(split.id, {"name": "split", "action": ACTION}, now=0)).run
+
+    def lie(*runs: str) -> None:
+        until(lambda: {m.run for m in place.messages()} >= set(runs), 10, "messages")
+
+    def end(*runs: str) -> None:
+        lie(*runs)
+        for message in node.messages():
+            if message.run in runs:
+                assert isinstance(node.end(message, node.claim(message)), Ended)
+        until(lambda: all(archived(database, run) for run in runs), 10, "ends to be archived")
+
+    first = place.lead()
+    backfills.ask(place.client, place.keys, wanted)
+    lie(*hour[:3])
+    dying = Dying(first, lambda txn: any(key.endswith(".2") for key in txn._puts))
+    whole = ask()
+    until(lambda: dying.dead, 10, "the leader to die before it makes the third part")
+    first.stop()
+    backup = Backup(own_etcd, place, tmp_path / "backup")
+
+    place.lead(centre="two")
+    end(hour[0], hour[1], f"{whole}.0", f"{whole}.2")
+    end(hour[4])  # hour 3 may have run; part 3, too
+    later = ask()
+    end(f"{later}.1")
+    seen = marks.load(database, place.keys.namespace)
+    assert seen is not None
+    for centre in place.centres:
+        centre.stop()
+
+    backup.restore()
+    node.vanish()
+    told = survey(place.client, place.keys, look(place.client, place.keys), {}, (), database)
+    assert f"{wanted.id} of filled (3 of 8 runs made)" in str(dict(told)["backfills under way"])
+    assert dict(told)["of them in parts"] == 1
+    report = recover(place, database, seen)
+    assert report.backfills == 1 and report.runs["parts"] == 1
+    recover(place, database, seen)
+    join = place.client.get(runs_of(whole))
+    assert join is not None and Join.read(join.value).ends == "s."
+
+    node = place.node("n2")
+    place.lead(centre="three")
+    if not again:
+        held = {run for run, wait in place.waits().items() if wait.reason == WaitReason.HOLD}
+        assert held == {hour[2], f"{whole}.1"}
+        for run in held:
+            place.request(Request("unhold", run=run, job=run.split(".")[0], generation=1))
+    ran: list[str] = []
+
+    def over() -> bool:
+        ran.extend(message.run for message in node.run_all())
+        return backfills.find(place.client, place.keys, wanted.id).ended and place.client.get(runs_of(whole)) is None
+
+    until(over, 20, "the backfill and the run in parts to end")
+    left = [hour[2], f"{whole}.1"]
+    left += [hour[3], *hour[5:], f"{whole}.3"] if again else []
+    assert sorted(ran) == sorted(left), "each once, and nothing that ran since the backup"
+    found = backfills.find(place.client, place.keys, wanted.id)
+    if again:
+        assert (found.state, found.made, found.succeeded) == ("done", 8, 8)
+    else:
+        assert (found.state, found.made, found.succeeded, found.stopped_by) == ("cancelled", 4, 4, "crony recover")
+        assert found.next(9)[0] == T0 + 3 * 3600, "what may have run and is not known to have"
+    until(lambda: all(archived(database, run).ended for run in (whole, later)), 10, "both whole runs to be archived")
+    assert archived(database, later).outcome == Kind.LOST
+    assert runs.get(database, whole).reason == ("" if again else "1 of 4 parts did not succeed; lost: 3")
 
 
 def test_recovering_twice_and_without_a_database(

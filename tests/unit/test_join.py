@@ -78,3 +78,11 @@ def test_what_makes_no_sense(changes: dict[str, Any]) -> None:
     good = join().payload()
     assert Join.read(good).sound
     assert not Join.read({**good, **changes}).sound
+
+
+def test_parts_that_are_known_to_have_ended_are_counted_when_their_turn_comes() -> None:
+    join = Join("r", "", 5, 0.0, known={"1": "succeeded", "3": "lost"}).with_made(2)
+    assert (join.ends, join.unended, join.known, join.over) == (".s", [0], {"3": "lost"}, False) and join.sound
+    join = join.with_made(5).with_ended({"0": "succeeded", "2": "succeeded", "4": "succeeded"}, None)
+    assert join.over and join.verdict()[1] == "1 of 5 parts did not succeed; lost: 3"
+    assert not Join("r", "", 5, 0.0, known={"x": "succeeded"}).sound

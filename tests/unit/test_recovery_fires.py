@@ -93,6 +93,11 @@ def test_a_backfill_goes_on_behind_what_it_made_since(order: str) -> None:
     assert after.next(100) == record.next(100)[3:]
     assert (after.made, after.succeeded, after.failed, after.cancelled) == (3, 1, 1, 1)
     assert advanced(record, once=False, known=lambda ids: {}, now=0.0) == (record, None)
+    later = {i: run for i, run in there.items() if i != record.run_of(record.next(2)[1])}
+    after, _ = advanced(record, once=False, known=lambda ids: {i: later[i] for i in ids if i in later}, now=0.0)
+    assert after is not None and after.again == [record.next(2)[1]] and after.made == 2
+    assert sorted(after.next(100)) == sorted(set(record.next(100)) - {record.next(3)[0], record.next(3)[2]})
+    assert after.without(after.next(1)).again == [] and after.without(after.next(3)).next(9) == record.next(100)[5:]
     once, _ = advanced(record, once=True, known=lambda ids: {}, now=0.0)
     assert once is not None and once.stop == "rest" and once.stopped_by == "crony recover"
     over = replace(record, ended_at=5.0)

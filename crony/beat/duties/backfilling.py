@@ -125,11 +125,11 @@ class Backfilling:
             after = after.told(str(asked.request.outcome))
         handed = Handed()
         free = min(record.parallel, PARALLEL) - len(alive)
-        if not after.stop and not after.ended and free > 0 and not (self._held or _exhausted(after)):
+        if not after.stop and not after.ended and free > 0 and not (self._held or after.exhausted):
             after = self._more(filling, after, free, handed, now)
         cancels = self._cancels(record, alive, now) if after.stop == Stop.ALL and not after.ended else {}
         made = len(handed.dispatches) + len(handed.waits) + len(handed.skips)
-        if not after.ended and not alive and not made and (after.stop or after.reason or _exhausted(after)):
+        if not after.ended and not alive and not made and (after.stop or after.reason or after.exhausted):
             after = self._over(after, now, look)
         if after == record and not ends and not cancels:
             return None
@@ -314,7 +314,3 @@ class Backfilling:
                 filling.impossible = "it is too large for one message"
 
         return Step(move, settle)
-
-
-def _exhausted(record: Backfill) -> bool:
-    return record.after_at >= record.until_at or record.made >= MOST

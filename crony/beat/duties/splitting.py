@@ -101,7 +101,7 @@ class Splitting:
         dispatches: list[Dispatch] = []
         waits: list[Wait] = []
         upto = min(join.total, join.made + most)
-        for number in range(join.made, upto):
+        for number in (each for each in range(join.made, upto) if str(each) not in join.known):
             placed = office.desk.place(office.desk.part(told, join, number), at=now)
             if isinstance(placed, Dispatch):
                 dispatches.append(placed)
