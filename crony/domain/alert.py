@@ -37,6 +37,9 @@ class AlertKind(StrEnum):
     TZDATA = "tzdata"  # the centres decide by different time zone data
     QUEUE_AGE = "queue_age"  # a run that could begin, and that nobody has begun for long
     NOT_KEPT = "not_kept"  # more alerts than etcd keeps for a database that is away; `times` says how many
+    RECOVERED = "recovered"  # the first run of a job that succeeded after one that failed
+    FAILURE_RATE = "failure_rate"  # more of the runs fail than a rule lets pass
+    TEST = "test"  # somebody wants to see an alert arrive
     UNREADABLE = "unreadable"  # an alert that this version cannot read; `reason` holds its text
 
 
@@ -80,6 +83,12 @@ class Alert(Record):
                 return f"another centre leads{because}"
             case AlertKind.QUEUE_AGE:
                 return f"run {self.run} of job {self.name or self.job} has not begun{because}"
+            case AlertKind.RECOVERED:
+                return f"job {self.name or self.job} works again{because}"
+            case AlertKind.FAILURE_RATE:
+                return f"many runs of {self.name} fail{because}"
+            case AlertKind.TEST:
+                return f"a test{because}"
             case AlertKind.NOT_KEPT:
                 return f"{self.times} alerts were not kept{because}"
         return f"{self.kind}{because}"

@@ -47,6 +47,7 @@ WORDS = {
     "run_failed": N_("run failed"), "run_held": N_("run on hold"), "job_paused": N_("job paused"),
     "job_held": N_("job held"), "node_lost": N_("node lost"), "tzdata": N_("time zone data"),
     "leader_changed": N_("leader changed"), "queue_age": N_("not begun"),
+    "recovered": N_("recovered"), "failure_rate": N_("many failures"), "test": N_("test"),
     "not_kept": N_("not kept"), "unreadable": N_("unreadable"),
     "create": N_("created"), "update": N_("edited"), "delete": N_("deleted"),
     "pause": N_("paused"), "resume": N_("resumed"),

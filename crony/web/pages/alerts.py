@@ -28,6 +28,9 @@ Kind = Literal[
     "leader_changed",
     "tzdata",
     "queue_age",
+    "recovered",
+    "failure_rate",
+    "test",
     "not_kept",
     "unreadable",
 ]
