@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from crony.catalog.calendars import Calendars
-from crony.catalog.keeping import check_calendars, check_size, names_of
-from crony.catalog.pools import PoolCatalog, check_pools
+from crony.catalog.keeping import check_calendars, check_size, named_by, names_of
+from crony.catalog.pools import Pools
 from crony.catalog.publishing import Publisher
 from crony.catalog.views import JobView, Preview, Reconciled, VersionView, preview, view_of
 from crony.clock import SYSTEM
@@ -26,7 +26,7 @@ from crony.domain.signing import Sealer
 from crony.errors import Conflict, Invalid, NotFound
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys, prefix_end
-from crony.store import audit, calendars, pools
+from crony.store import audit, calendars, objects
 from crony.store import cursor as cursors
 from crony.store.cursor import Paged, limit_of
 from crony.store.db import Database
@@ -40,8 +40,8 @@ class Catalog:
     def __init__(self, db: Database, client: Client, keys: Keys, sealer: Sealer) -> None:
         self.db, self.client, self.keys, self.sealer = db, client, keys, sealer
         self._publisher = Publisher(db, client, keys, sealer)
-        self.calendars = Calendars(db, self._publisher)
-        self.pools = PoolCatalog(db, self._publisher)
+        self.calendars = Calendars(self._publisher)
+        self.pools = Pools(self._publisher)
 
     # -- saving ----------------------------------------------------------------------------
 
@@ -145,8 +145,7 @@ class Catalog:
                 _expect(row, revision)
                 row.revision, row.live_name, row.deleted_at = row.revision + 1, None, _now()
                 row.updated_at, row.updated_by = row.deleted_at, actor
-                calendars.name_them(session, row.id, ())
-                pools.name_them(session, row.id, ())
+                objects.name_them(session, row.id, {})
                 self._note(session, row, "delete", save, entry, actor, address)
             return view_of(row)
 
@@ -204,14 +203,13 @@ class Catalog:
             raise Conflict(f"There is a job {name} already", hint="choose another name, or edit that job")
 
     def _keep_to(self, session: Session, ident: str, job: Job) -> None:
-        """Refuse calendars and pools that are not there, and keep which ones the job names."""
+        """Refuse what the job names and is not there, and keep what it names."""
         names = names_of(job.schedules)
         known = calendars.contents(session, names, hold=True)
         check_calendars(job.schedules, known, many=job.many)
         check_size(job, known)
-        calendars.name_them(session, ident, names)
-        check_pools(job.limits, pools.existing(session, job.limits))
-        pools.name_them(session, ident, job.limits)
+        self.pools.check(((f"limits[{index}]", name) for index, name in enumerate(job.limits)), session)
+        objects.name_them(session, ident, named_by(job))
 
     def _note(
         self, session: Session, row: JobRow, action: str, save: str, entry: str, actor: str, address: str
@@ -231,6 +229,10 @@ class Catalog:
         session.flush()
         detail = {"name": row.name, "revision": row.revision}
         audit.add(session, entry, actor, f"job.{action}", "job", row.id, detail, address)
+
+    def reconcile_objects(self) -> dict[str, list[str]]:
+        """Publish what jobs name and etcd does not have yet: names by kind. Raises `Unavailable`."""
+        return {kind.kind: names for kind in (self.pools,) if (names := kind.reconcile())}
 
     def reconcile(self, *, now: float | None = None) -> Reconciled:
         """Make etcd agree with the database (see `Publisher.reconcile`)."""

@@ -19,6 +19,11 @@ def names_of(schedules: Iterable[Schedule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def named_by(job: Job) -> dict[str, tuple[str, ...]]:
+    """Names of the objects that a job names, by kind."""
+    return {"calendar": names_of(job.schedules), "pool": job.limits}
+
+
 def check_calendars(schedules: Sequence[Schedule], known: Mapping[str, Calendar], *, many: bool) -> None:
     """Refuse calendars that are not there, and days where a name belongs. Raises `Invalid` naming the field."""
     for index, schedule in enumerate(schedules):

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from crony.catalog.jobs import Catalog
-from crony.catalog.keeping import names_of
+from crony.catalog.keeping import named_by
 from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.domain.calendar import parse_calendar
@@ -28,9 +28,10 @@ from crony.errors import CronyError, Invalid
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.lifecycle.mark import look
-from crony.store import audit, calendars, marks, pools
+from crony.store import audit, marks, objects
 from crony.store.db import Database
-from crony.store.models import CalendarRow, CalendarVersionRow, JobRow, JobVersionRow, PoolRow, PoolVersionRow
+from crony.store.models import JobRow, JobVersionRow, ObjectRow, ObjectVersionRow
+from crony.store.objects import Newest
 from crony.store.search import searchable
 
 log = logging.getLogger("crony.recover")
@@ -86,8 +87,7 @@ def _delete(db: Database, live: LiveJob, found: Imported) -> None:
             return False
         row.revision, row.live_name, row.deleted_at = live.revision, None, live.published_at or _now()
         row.updated_at, row.updated_by = _now(), ACTOR
-        calendars.name_them(session, row.id, ())
-        pools.name_them(session, row.id, ())
+        objects.name_them(session, row.id, {})
         _note(session, row)
         return True
 
@@ -118,8 +118,7 @@ def _take(db: Database, live: LiveJob, found: Imported) -> None:
         row.updated_at, row.updated_by = _now(), ACTOR
         learnt = [name for name, content in contents.items() if _calendar(session, name, content)]
         session.flush()
-        calendars.name_them(session, row.id, names_of(job.schedules))
-        pools.name_them(session, row.id, job.limits)
+        objects.name_them(session, row.id, named_by(job))
         _note(session, row)
         return True, learnt
 
@@ -132,24 +131,10 @@ def _take(db: Database, live: LiveJob, found: Imported) -> None:
 def _calendar(session: Session, name: str, content: Mapping[str, Any]) -> bool:
     """Take over a calendar as a job has it, if it is later than the one here."""
     made = parse_calendar(content)
-    row = session.get(CalendarRow, name, with_for_update=True)
-    of_name = CalendarVersionRow.name == name
-    known = session.scalar(select(func.max(CalendarVersionRow.revision)).where(of_name)) or 0
-    if (row is not None and row.revision >= made.revision) or known >= made.revision:
-        return False
+    row = session.get(ObjectRow, ("calendar", name))
     described = {**made.document(), "description": row.document.get("description", "") if row is not None else ""}
-    if row is None:
-        row = CalendarRow(name=name)
-        session.add(row)
-    row.revision, row.document = made.revision, parse_calendar(described).document()
-    row.updated_at, row.updated_by = _now(), ACTOR
-    session.add(
-        CalendarVersionRow(name=name, revision=row.revision, save=ids.fresh("s"), action="recover",
-                           document=row.document, actor=ACTOR, at=row.updated_at)
-    )  # fmt: skip
-    detail = {"revision": row.revision}
-    audit.add(session, audit.entry_id(), ACTOR, "calendar.recover", "calendar", name, detail)
-    return True
+    document = parse_calendar(described).document()
+    return _object(session, "calendar", Newest(name, made.revision, document, False))
 
 
 def _pools(db: Database, client: Client, keys: Keys, webs: Verifier, found: Imported) -> None:
@@ -157,7 +142,8 @@ def _pools(db: Database, client: Client, keys: Keys, webs: Verifier, found: Impo
     for kv in client.list(prefix).kvs:
         try:
             pool = Pool.read(webs.open(kv.value))
-            taken = db.transaction(lambda session, pool=pool: _pool(session, pool))  # type: ignore[misc]
+            told = Newest(pool.name, pool.revision, pool.document(), pool.deleted)
+            taken = db.transaction(lambda session, told=told: _object(session, "pool", told))  # type: ignore[misc]
         except (BadSeal, UnknownRecord) as error:
             found.failed[kv.key.removeprefix(prefix)] = str(error)
             continue
@@ -165,26 +151,26 @@ def _pools(db: Database, client: Client, keys: Keys, webs: Verifier, found: Impo
             found.pools.append(pool.name)
 
 
-def _pool(session: Session, pool: Pool) -> bool:
-    row = session.get(PoolRow, pool.name, with_for_update=True)
-    of_name = PoolVersionRow.name == pool.name
-    known = session.scalar(select(func.max(PoolVersionRow.revision)).where(of_name)) or 0
-    if known >= pool.revision:
+def _object(session: Session, kind: str, found: Newest) -> bool:
+    """Take over an object, or its deletion, if it is later than what is known here."""
+    row = session.get(ObjectRow, (kind, found.name), with_for_update=True)
+    last = objects.last(session, kind, found.name)
+    if max(row.revision if row is not None else 0, last.revision if last is not None else 0) >= found.revision:
         return False
     if row is None:
-        row = PoolRow(name=pool.name)
+        row = ObjectRow(kind=kind, name=found.name)
         session.add(row)
-    row.revision, row.document = pool.revision, pool.document()
+    row.revision, row.document = found.revision, found.document
     row.updated_at, row.updated_by = _now(), ACTOR
     session.flush()
-    action = "delete" if pool.deleted else "recover"
+    action = "delete" if found.deleted else "recover"
     session.add(
-        PoolVersionRow(name=row.name, revision=row.revision, save=ids.fresh("s"), action=action, document=row.document,
-                       actor=ACTOR, at=row.updated_at)
+        ObjectVersionRow(kind=kind, name=row.name, revision=row.revision, save=ids.fresh("s"), action=action,
+                         document=row.document, actor=ACTOR, at=row.updated_at)
     )  # fmt: skip
-    if pool.deleted:
+    if found.deleted:
         session.delete(row)
-    audit.add(session, audit.entry_id(), ACTOR, "pool.recover", "pool", pool.name, {"revision": pool.revision})
+    audit.add(session, audit.entry_id(), ACTOR, f"{kind}.recover", kind, found.name, {"revision": found.revision})
     return True
 
 

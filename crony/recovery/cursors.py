@@ -24,7 +24,7 @@ from crony.lifecycle.skip import skipped_fires
 from crony.recovery.fires import Gap, gaps, lived
 from crony.store import calendars, recovery
 from crony.store.db import Database
-from crony.store.models import CalendarRow
+from crony.store.models import ObjectRow
 from crony.store.recovery import KnownFires, SavedJob
 
 log = logging.getLogger("crony.recover")
@@ -130,7 +130,7 @@ class Cursors:
     def _all(self) -> dict[str, Calendar]:
         """All calendars as they are now."""
         if self._calendars is None and self._database is not None:
-            query = select(CalendarRow)
+            query = select(ObjectRow).where(ObjectRow.kind == "calendar")
             rows = self._database.read(lambda session: session.scalars(query).all())
             self._calendars = {row.name: calendars.calendar_of(row) for row in rows}
         return self._calendars or {}

@@ -255,9 +255,9 @@ class Recovery:
     def _publish(self, database: Database) -> None:
         # From the very instant to which the cursors were moved: nothing is due twice, or by no schedule.
         catalog = Catalog(database, self._client, self._keys, self._sealer)
-        pools = catalog.pools.reconcile()
+        objects = catalog.reconcile_objects()
         found = catalog.reconcile(now=self._now)
-        self.report.published = len(pools) + len(found.published) + len(found.deleted)
+        self.report.published = sum(map(len, objects.values())) + len(found.published) + len(found.deleted)
 
     def _finish(self) -> None:
         before = mark.look(self._client, self._keys)

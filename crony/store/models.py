@@ -85,10 +85,11 @@ class JobVersionRow(Base):
     __table_args__ = (_MYSQL,)
 
 
-class CalendarRow(Base):
-    """A calendar as last saved."""
+class ObjectRow(Base):
+    """What jobs name (a calendar, a pool, …) as last saved; `kind` says what it is."""
 
-    __tablename__ = "calendars"
+    __tablename__ = "objects"
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
     name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
     revision: Mapped[int]
     document: Mapped[Any] = mapped_column(Json)
@@ -97,10 +98,11 @@ class CalendarRow(Base):
     __table_args__ = (_MYSQL,)
 
 
-class CalendarVersionRow(Base):
-    """One save or the deletion of a calendar; revisions go on rising when a deleted name is used again."""
+class ObjectVersionRow(Base):
+    """One save or the deletion of an object; revisions go on rising when a deleted name is used again."""
 
-    __tablename__ = "calendar_versions"
+    __tablename__ = "object_versions"
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
     name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     save: Mapped[str] = mapped_column(String(ID))
@@ -111,48 +113,14 @@ class CalendarVersionRow(Base):
     __table_args__ = (_MYSQL,)
 
 
-class JobCalendarRow(Base):
-    """That a job, as last saved, names a calendar."""
+class JobObjectRow(Base):
+    """That a job, as last saved, names an object."""
 
-    __tablename__ = "job_calendars"
-    calendar: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
-    job_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
-    __table_args__ = (Index("ix_job_calendars_job", "job_id"), _MYSQL)
-
-
-class PoolRow(Base):
-    """A pool as last saved."""
-
-    __tablename__ = "pools"
+    __tablename__ = "job_objects"
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
     name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
-    revision: Mapped[int]
-    document: Mapped[Any] = mapped_column(Json)
-    updated_at: Mapped[float]
-    updated_by: Mapped[str]
-    __table_args__ = (_MYSQL,)
-
-
-class PoolVersionRow(Base):
-    """One save or the deletion of a pool; revisions go on rising when a deleted name is used again."""
-
-    __tablename__ = "pool_versions"
-    name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
-    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    save: Mapped[str] = mapped_column(String(ID))
-    action: Mapped[str] = mapped_column(String(20))
-    document: Mapped[Any] = mapped_column(Json)
-    actor: Mapped[str]
-    at: Mapped[float]
-    __table_args__ = (_MYSQL,)
-
-
-class JobPoolRow(Base):
-    """That a job, as last saved, names a pool."""
-
-    __tablename__ = "job_pools"
-    pool: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
-    __table_args__ = (Index("ix_job_pools_job", "job_id"), _MYSQL)
+    __table_args__ = (Index("ix_job_objects_job", "job_id"), _MYSQL)
 
 
 class RunRow(Base):

@@ -26,7 +26,7 @@ from crony.lifecycle.end import Ended, Stale, end, outcome_of
 from crony.lifecycle.enqueue import Submitted, submit
 from crony.lifecycle.permit import permit, starting
 from crony.lifecycle.publish import publish
-from crony.lifecycle.publish_pool import publish_pool
+from crony.lifecycle.publish_object import publish_object
 from crony.settings import Settings
 from crony.transport_etcd import message as wire
 from tests.helpers.wait import until
@@ -202,7 +202,7 @@ class Stage:
 
     def pool(self, name: str, limit: int, *, revision: int = 1, deleted: bool = False) -> None:
         """Publish a pool."""
-        publish_pool(self.client, self.keys, self.web, Pool(name, limit, revision=revision, deleted=deleted))
+        publish_object(self.client, self.keys, self.web, "pool", Pool(name, limit, revision=revision, deleted=deleted))
 
     def slots(self) -> dict[str, str]:
         """Taken slots as `<pool>/<number>`, and the runs that hold them."""

@@ -6,12 +6,13 @@ import json
 from collections import Counter
 from typing import Any
 
+from crony.domain.pool import Pool
 from crony.domain.run import Envelope
 from crony.domain.signing import peek
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys, decode
 from crony.etcd.watch import Event, Watcher
-from crony.lifecycle.publish_pool import published
+from crony.lifecycle.publish_object import published
 from crony.transport_etcd import message as wire
 from tests.helpers.wait import until
 
@@ -81,7 +82,7 @@ class PoolHistory:
     def _put(self, key: str, value: bytes) -> None:
         match key.removeprefix(self._keys.root).split("/"):
             case ["obj", "pool", name]:
-                pool = published(KV(key, value, 1, 1, 1, 0))
+                pool = published(KV(key, value, 1, 1, 1, 0), Pool)
                 assert pool is not None
                 self._limits[decode(name)] = 10**9 if pool.deleted else pool.limit
                 self._allowed.pop(decode(name), None)

@@ -69,7 +69,7 @@ def test_a_calendar_from_creation_to_deletion(catalog: Catalog) -> None:
         catalog.calendars.save(_calendar(), "ann", revision=1)
     with pytest.raises(Conflict, match="is in use") as refused:
         catalog.calendars.delete("workdays", "ann")
-    assert "keep to it: a" in (refused.value.why or "")
+    assert "name it: a" in (refused.value.why or "")
     catalog.update(job.id, _job("a", {"every": "1d"}), None, "ann")
     assert _due(catalog, job.id) == [0, 1, 2, 3, 4, 5, 6]
     catalog.calendars.delete("workdays", "ann")

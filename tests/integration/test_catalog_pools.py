@@ -12,7 +12,7 @@ from crony.domain.signing import Sealer, new_key
 from crony.errors import Conflict, Invalid, NotFound
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
-from crony.lifecycle.publish_pool import publish_pool, published
+from crony.lifecycle.publish_object import publish_object, published
 from crony.store import audit
 from crony.store.db import Database
 
@@ -31,7 +31,7 @@ def catalog(db: Database, client: Client, keys: Keys) -> Catalog:
 
 
 def _live(catalog: Catalog, name: str = "reports") -> Pool | None:
-    return published(catalog.client.get(catalog.keys.obj("pool", name)))
+    return published(catalog.client.get(catalog.keys.obj("pool", name)), Pool)
 
 
 def test_a_pool_from_creation_to_deletion(catalog: Catalog) -> None:
@@ -80,9 +80,9 @@ def test_what_an_outage_kept_back_is_published_by_the_reconcile_and_never_an_old
         offline.pools.delete("other", "ann")
     assert catalog.pools.reconcile() == ["reports"] and _live(catalog) == Pool("reports", 3, revision=1)
     assert _live(catalog, "other") is None, "what nobody ever saw needs no tombstone"
-    assert publish_pool(catalog.client, catalog.keys, SEALER, Pool("reports", 9, revision=7)) == 7
+    assert publish_object(catalog.client, catalog.keys, SEALER, "pool", Pool("reports", 9, revision=7)) == 7
     assert catalog.pools.reconcile() == [] and _live(catalog) == Pool("reports", 9, revision=7)
-    assert publish_pool(catalog.client, catalog.keys, SEALER, Pool("reports", 1, revision=5)) == 7
+    assert publish_object(catalog.client, catalog.keys, SEALER, "pool", Pool("reports", 1, revision=5)) == 7
 
 
 @pytest.mark.parametrize(

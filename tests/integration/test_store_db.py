@@ -8,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from crony.errors import Halted, Invalid, Unavailable, Unknown
-from crony.store import archive, runs
+from crony.store import archive, objects, runs, upgrade
 from crony.store.db import Database
-from crony.store.models import AuditRow, Base, NodeRow
+from crony.store.models import AuditRow, Base, NodeRow, ObjectRow, ObjectVersionRow
 from tests.helpers.databases import outcome, shared_maria
 from tests.helpers.mariadb import MariaServer
 from tests.helpers.proxy import Proxy
@@ -81,6 +82,43 @@ def test_a_killed_upgrade_is_finished_by_the_next(url: str) -> None:
         connection.execute(text("DELETE FROM alembic_version"))
     db.upgrade()
     assert db.read(lambda session: session.query(AuditRow).count()) == 0
+
+
+def test_calendars_and_pools_of_earlier_versions_are_moved_once(url: str) -> None:
+    db = Database(url)
+    with db.engine.connect() as connection:
+        config = upgrade._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        connection.commit()
+    document = '{"name":"a","limit":3}'
+    rows = [
+        f"INSERT INTO pools VALUES ('a', 2, '{document}', 5000, 'ann')",
+        f"INSERT INTO calendars VALUES ('a', 4, '{document}', 6000, 'bob')",
+        f"INSERT INTO pool_versions VALUES ('a', 1, 's1', 'create', '{document}', 'ann', 4000)",
+        f"INSERT INTO pool_versions VALUES ('a', 2, 's2', 'update', '{document}', 'ann', 5000)",
+        "INSERT INTO job_pools VALUES ('a', 'j1')",
+        "INSERT INTO job_calendars VALUES ('a', 'j2')",
+    ]
+    with db.engine.begin() as connection:
+        for row in rows:
+            connection.exec_driver_sql(row)
+    db.upgrade()
+    with db.engine.begin() as connection:  # as if it had died between the copy and the drop
+        copied = "SELECT name, revision, document, updated_at, updated_by FROM objects WHERE kind = 'pool'"
+        connection.execute(text(f"CREATE TABLE pools AS {copied}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
+    db.upgrade()
+
+    def look(session: Session) -> tuple[object, ...]:
+        found = [(row.kind, row.revision, row.document["limit"], row.updated_at) for row in session.scalars(
+            select(ObjectRow).order_by(ObjectRow.kind))]  # fmt: skip
+        actions = session.scalars(select(ObjectVersionRow.action).order_by(ObjectVersionRow.revision)).all()
+        return found, list(actions), objects.users(session, "pool", "a"), objects.users(session, "calendar", "a")
+
+    moved = [("calendar", 4, 3, 6.0), ("pool", 2, 3, 5.0)]
+    assert db.read(look) == (moved, ["create", "update"], ["j1"], ["j2"])
+    db.close()
 
 
 def test_a_newer_schema_is_refused(own_db: Database) -> None:

@@ -33,7 +33,7 @@ def test_a_calendar_over_the_api(api: Api, api_as: Callable[[str], Api]) -> None
     assert [item["revision"] for item in api("GET", "calendars/workdays/versions").json()["items"]] == [2, 1]
     assert [item["name"] for item in api_as("viewer")("GET", "calendars").json()["items"]] == ["workdays"]
     kept = api("DELETE", "calendars/workdays")
-    assert kept.status_code == 409 and "keep to it: a" in str(kept.json())
+    assert kept.status_code == 409 and "name it: a" in str(kept.json())
     assert api("DELETE", "jobs/a").status_code == 204 and api("DELETE", "calendars/workdays").status_code == 204
     assert api("GET", "calendars/workdays").status_code == api("DELETE", "calendars/workdays").status_code == 404
     assert api("PUT", "calendars/other", json=WORKDAYS | {"name": "workdays"}).json()["field"] == "name"

@@ -1,4 +1,4 @@
-"""Reconciling: what the database says about jobs and pools and what is published come to agree (D8, M4, M5)."""
+"""Reconciling: what the database says of jobs and what they name, and what is published, come to agree (D8, M4, M5)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ def reconciling(database: Database, client: Client, keys: Keys, sealer: Sealer) 
         why = behind(marks.load(database, keys.namespace), look(client, keys))
         if why:  # a job deleted since that backup would live again
             raise CronyError("the database was restored to an earlier state", why=why, hint=CATALOGUE)
-        mended = catalog.pools.reconcile()  # before the jobs that name them
-        if mended:
-            log.warning("reconciled: published the pools %s", ", ".join(mended[:20]))
+        for kind, names in catalog.reconcile_objects().items():  # before the jobs that name them
+            log.warning("reconciled: published the %ss %s", kind, ", ".join(names[:20]))
         found = catalog.reconcile()
         for words, jobs in (("published", found.published), ("tombstones put for", found.deleted)):
             if jobs:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import unquote
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 
-from crony.clock import rfc3339
-from crony.domain.calendar import calendar_name
-from crony.errors import Invalid
+from crony.catalog.calendars import CalendarView
 from crony.web import explaining, shapes
-from crony.web.api.jobs import TheWeb, Who
-from crony.web.api.query import MaybeIfMatch, etag
-from crony.web.auth import ADMIN, VIEWER, address_of
-from crony.web.forms import json_object
-from crony.web.problems import Precondition
+from crony.web.api import objects
+from crony.web.api.jobs import TheWeb
+from crony.web.api.query import etag
+from crony.web.auth import VIEWER
 
 router = APIRouter(tags=["calendars"])
-
-_DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
 @router.get("/calendars", dependencies=[Depends(VIEWER)])
@@ -36,51 +31,19 @@ def get(web: TheWeb, name: str, response: Response) -> dict[str, Any]:
     return shapes.calendar(view)
 
 
-@router.get("/calendars/{name}/versions", dependencies=[Depends(VIEWER)])
-def versions(web: TheWeb, name: str) -> dict[str, Any]:
-    """The saves of a calendar, newest first, also of a deleted one."""
-    items = [
-        {"revision": v.revision, "action": v.action, "actor": v.actor, "at": rfc3339(v.at), "document": v.document}
-        for v in web.catalog.calendars.versions(unquote(name))
-    ]
-    return {"items": items, "next_cursor": None}
-
-
-@router.put("/calendars/{name}", dependencies=[Depends(ADMIN)], openapi_extra=_DOCUMENT)
-def put(
-    web: TheWeb,
-    who: Who,
-    request: Request,
-    response: Response,
-    name: str,
-    document: Annotated[dict[str, Any], Depends(json_object)],
-    revision: MaybeIfMatch,
-) -> dict[str, Any]:
-    """Create or replace a calendar; its jobs follow at once. 202: saved, `waiting` jobs follow when etcd is back.
-
-    `warnings`, if any, name likely mistakes."""
-    name = calendar_name(unquote(name))
-    if document.get("name", name) != name:
-        raise Invalid("name", "is not the one of the address", hint="write the same name, or leave it out")
-    _check(web, name, revision)
-    view = web.catalog.calendars.save(
-        {**document, "name": name}, who.actor, revision=revision, address=address_of(request)
-    )
-    response.headers["etag"], response.status_code = etag(view.revision), 202 if view.waiting else 200
+def _told(view: CalendarView) -> objects.Told:
     warnings = explaining.warnings(view.warnings)
-    return {**shapes.calendar(view), "waiting": list(view.waiting), **({"warnings": warnings} if warnings else {})}
+    body = {**shapes.calendar(view), "waiting": list(view.waiting), **({"warnings": warnings} if warnings else {})}
+    return objects.Told(body, not view.waiting)
 
 
-@router.delete("/calendars/{name}", status_code=204, dependencies=[Depends(ADMIN)])
-def delete(web: TheWeb, who: Who, request: Request, name: str, revision: MaybeIfMatch) -> None:
-    """Delete a calendar. 409 with their names while jobs keep to it."""
-    name = unquote(name)
-    _check(web, name, revision)
-    web.catalog.calendars.delete(name, who.actor, revision=revision, address=address_of(request))
-
-
-def _check(web: TheWeb, name: str, revision: int | None) -> None:
-    if revision is not None and (found := web.catalog.calendars.get(name)).revision != revision:
-        raise Precondition(
-            f"The calendar is at revision {found.revision}, not {revision}", hint="load it again and repeat your change"
-        )
+router.include_router(
+    objects.routes(
+        "calendars",
+        lambda web: web.catalog.calendars,
+        _told,
+        put_about="Create or replace a calendar; its jobs follow at once. 202: saved, `waiting` jobs follow when etcd "
+        "is back. `warnings`, if any, name likely mistakes.",
+        delete_about="Delete a calendar. 409 with their names while jobs keep to it.",
+    )
+)

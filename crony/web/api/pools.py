@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import unquote
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 
-from crony.clock import rfc3339
-from crony.domain.pool import pool_name
-from crony.errors import Invalid
 from crony.web import shapes, waits
-from crony.web.api.jobs import TheWeb, Who
-from crony.web.api.query import MaybeIfMatch, etag
-from crony.web.auth import ADMIN, VIEWER, address_of
-from crony.web.forms import json_object
-from crony.web.problems import Precondition
+from crony.web.api import objects
+from crony.web.api.jobs import TheWeb
+from crony.web.api.query import etag
+from crony.web.auth import VIEWER
 
 router = APIRouter(tags=["pools"])
-
-_DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
 @router.get("/pools", dependencies=[Depends(VIEWER)])
@@ -40,49 +34,14 @@ def get(web: TheWeb, name: str, response: Response) -> dict[str, Any]:
     return shapes.pool(found[0], runs=True)
 
 
-@router.get("/pools/{name}/versions", dependencies=[Depends(VIEWER)])
-def versions(web: TheWeb, name: str) -> dict[str, Any]:
-    """The saves of a pool, newest first, also of a deleted one."""
-    items = [
-        {"revision": v.revision, "action": v.action, "actor": v.actor, "at": rfc3339(v.at), "document": v.document}
-        for v in web.catalog.pools.versions(unquote(name))
-    ]
-    return {"items": items, "next_cursor": None}
-
-
-@router.put("/pools/{name}", dependencies=[Depends(ADMIN)], openapi_extra=_DOCUMENT)
-def put(
-    web: TheWeb,
-    who: Who,
-    request: Request,
-    response: Response,
-    name: str,
-    document: Annotated[dict[str, Any], Depends(json_object)],
-    revision: MaybeIfMatch,
-) -> dict[str, Any]:
-    """Create a pool or change its limit; leaders keep to it at once. 202: saved, they do when etcd is back."""
-    name = pool_name(unquote(name))
-    if document.get("name", name) != name:
-        raise Invalid("name", "is not the one of the address", hint="write the same name, or leave it out")
-    _check(web, name, revision)
-    document = {**document, "name": name}
-    view = web.catalog.pools.save(document, who.actor, revision=revision, address=address_of(request))
-    web.live.forget()
-    response.headers["etag"], response.status_code = etag(view.revision), 200 if view.live else 202
-    return {**shapes.pool(waits.PoolState(view)), "live": view.live}
-
-
-@router.delete("/pools/{name}", status_code=204, dependencies=[Depends(ADMIN)])
-def delete(web: TheWeb, who: Who, request: Request, name: str, revision: MaybeIfMatch) -> None:
-    """Delete a pool. 409 with their names while jobs name it."""
-    name = unquote(name)
-    _check(web, name, revision)
-    web.catalog.pools.delete(name, who.actor, revision=revision, address=address_of(request))
-    web.live.forget()
-
-
-def _check(web: TheWeb, name: str, revision: int | None) -> None:
-    if revision is not None and (found := web.catalog.pools.get(name)).revision != revision:
-        raise Precondition(
-            f"The pool is at revision {found.revision}, not {revision}", hint="load it again and repeat your change"
-        )
+router.include_router(
+    objects.routes(
+        "pools",
+        lambda web: web.catalog.pools,
+        lambda view: objects.Told({**shapes.pool(waits.PoolState(view)), "live": view.live}, view.live),
+        put_about="Create a pool or change its limit; leaders keep to it at once. "
+        "202: saved, they do when etcd is back.",
+        delete_about="Delete a pool. 409 with their names while jobs name it.",
+        saved=lambda web: web.live.forget(),
+    )
+)
