@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def _labels(value: str) -> tuple[tuple[str, str], ...]:
             raise ValueError("write key=value, separated by commas")
         pairs.append((key, text))
     return tuple(sorted(pairs))
+
+
+def _networks(value: str) -> tuple[str, ...]:
+    for item in _items(value):
+        if item not in ("loopback", "private"):
+            try:
+                ip_network(item)
+            except ValueError:
+                raise ValueError(f"{item!r} is neither loopback, private nor a network such as 10.1.0.0/16") from None
+    return _items(value)
 
 
 def _setting(parse: Callable[[str], Any], default: Any, about: str, *, secret: bool = False) -> Any:
@@ -98,6 +109,10 @@ class Settings:
     )
     grace: float = _setting(float, 5.0, "how long a lost node may come back and keep its started work, seconds")
     shell: bool = _setting(_flag, False, "this node runs shell jobs")
+    http_allow: tuple[str, ...] = _setting(
+        _networks, (), "addresses inside that jobs of this node may call: loopback, private, networks; default none"
+    )
+    tls_dir: str = _setting(_text, "", "folder with CA files and client certificates that jobs may name")
     spool_dir: str = _setting(_text, "", "where a node keeps output until the web has it")
     spool_limit: int = _setting(int, 256 * 1024 * 1024, "most bytes of output kept on a node")
     output_limit: int = _setting(int, 4 * 1024 * 1024, "most bytes of output kept of one attempt")

@@ -70,6 +70,7 @@ def commands(
         "CRONY_API": place.address,
         "CRONY_TOKEN_FILE": identity.node_token_file,
         "CRONY_SHELL": "on",
+        "CRONY_HTTP_ALLOW": ",".join(dict.fromkeys(("loopback", *settings.http_allow))),
         "PATH": search_path(),
         "CRONY_SPOOL_DIR": str(folder.make("spool")),
         "CRONY_NODE_LABELS": ",".join(f"{key}={value}" for key, value in settings.node_labels),

@@ -191,6 +191,7 @@ def parse(document: Any) -> Job:
     retry = parse_retry(given.get("retry"))
     if delivery == "at_most_once" and retry.max:
         raise Invalid("retry.max", "must be 0 for a job that runs at most once", hint="leave `retry` out")
+    params = _params(given.get("params"), "params")
     return Job(
         name=parse_name(given["name"]),
         description=texts(_or(given, "description", ""), "description", least=0, most=DESCRIPTION, lines=True),
@@ -204,8 +205,8 @@ def parse(document: Any) -> Job:
         pause_after=_pause_after(given.get("pause_after")),
         overlap=choice(_or(given, "overlap", "skip"), "overlap", OVERLAP),
         overlap_limit=integer(_or(given, "overlap_limit", OVERLAP_LIMIT), "overlap_limit", 1, 1000),
-        action=parse_action(given["action"]),
-        params=_params(given.get("params"), "params"),
+        action=parse_action(given["action"], params=params),
+        params=params,
         timeout=parse_duration(_or(given, "timeout", "1h"), "timeout", least=0.1, most=30 * 86400),
         retry=retry,
         delivery=delivery,

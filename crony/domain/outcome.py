@@ -59,6 +59,8 @@ class Outcome(Record):
     code: int | None = None
     """Exit code or HTTP status."""
     result: Any = None
+    retry_after: float = 0.0
+    """Seconds for which the callee asked to be left alone."""
     node: str = ""
     incarnation: str = ""
     fence: int = 0

@@ -190,6 +190,8 @@ class Wait(Record):
     detail: str = ""
     outcome: str = ""
     """Kind of the attempt that ended, for reason `ended`."""
+    retry_after: float = 0.0
+    """Seconds from `since_at` for which its callee asked to be left alone."""
     node: str = ""
     """Node that had the attempt that ended."""
     avoid: list[str] = field(default_factory=list)

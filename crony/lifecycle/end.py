@@ -161,6 +161,7 @@ def parked(told: Envelope, sealed: str, outcome: Outcome) -> Wait:
         since_at=outcome.ended_at,
         losses=told.losses + (outcome.kind == Kind.LOST),
         outcome=outcome.kind,
+        retry_after=outcome.retry_after,
         detail=outcome.reason[:200],
         avoid=avoid,
         node=outcome.node,

@@ -13,6 +13,8 @@ log = logging.getLogger("crony.worker")
 
 
 LONGEST_WAIT = 60.0
+_MANY = 1024
+"""So many alarms are looked through for cancelled ones: most are cancelled long before their time."""
 
 
 class Alarm:
@@ -36,6 +38,7 @@ class Alarms:
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._tidy_at = _MANY
         self._looks_at = 0.0
         """When the thread looks next by itself; alarms later than that need not wake it."""
 
@@ -44,6 +47,10 @@ class Alarms:
         alarm, at = Alarm(call), time.monotonic() + seconds
         with self._changed:
             heapq.heappush(self._heap, (at, next(self._order), alarm))
+            if len(self._heap) >= self._tidy_at:
+                self._heap = [each for each in self._heap if not each[2].cancelled]
+                heapq.heapify(self._heap)
+                self._tidy_at = max(_MANY, 2 * len(self._heap))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="crony-alarms", daemon=True)
                 self._thread.start()

@@ -59,6 +59,8 @@ class Verdict:
     code: int | None = None
     """Exit code or HTTP status."""
     result: Any = None
+    retry_after: float = 0.0
+    """Seconds for which the callee asks to be left alone, before a further attempt."""
     accepted: bool = False
     """It goes on elsewhere: its callee has accepted it and will say how it went. The rest does not count."""
 

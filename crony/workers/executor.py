@@ -315,6 +315,7 @@ class _Execution:
             reason=verdict.reason,
             code=verdict.code,
             result=verdict.result,
+            retry_after=verdict.retry_after,
             node=process.settings.node_name,
             incarnation=held.incarnation,
             started_at=self._started_at,

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from crony.domain.signing import Verifier
+from crony.domain.targets import Targets
 from crony.etcd.batch import Batcher
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
@@ -19,6 +20,8 @@ from crony.workers.alarms import Alarms
 from crony.workers.cancels import Cancels
 from crony.workers.guardian import Guardian
 from crony.workers.spool import Spool, directory
+
+T = TypeVar("T")
 
 NOTICEABLE = 2.0
 """Difference of clocks, in seconds, from which on etcd's counts. Centres with more than that do not lead."""
@@ -40,6 +43,15 @@ class Process:
                 if found is None:
                     found = self.__dict__[name] = make()
         return found
+
+    def own(self, name: str, make: Callable[[], T]) -> T:
+        """This process's one part of that name, made with the first question for it."""
+        return self._once(f"_own_{name}", make)  # type: ignore[no-any-return]
+
+    @cached_property
+    def targets(self) -> Targets:
+        """Which addresses jobs may call from here."""
+        return Targets.of(self.settings.http_allow)
 
     @property
     def client(self) -> Client:

@@ -35,11 +35,14 @@ def envelope(action: dict[str, Any], **changes: Any) -> Envelope:
 
 def process(folder: Path, **changes: Any) -> Process:
     """The parts of a process whose spool lies in `folder`."""
-    return Process(
-        Settings(
-            **{"node": "n1", "api": "http://127.0.0.1:9", "shell": True, "spool_dir": str(folder / "spool"), **changes}
-        )
-    )
+    facts: dict[str, Any] = {
+        "node": "n1",
+        "api": "http://127.0.0.1:9",
+        "shell": True,
+        "http_allow": ("loopback",),
+        "spool_dir": str(folder / "spool"),
+    }
+    return Process(Settings(**{**facts, **changes}))
 
 
 def attempt(parts: Process, action: dict[str, Any], /, **changes: Any) -> Attempt:

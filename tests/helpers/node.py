@@ -175,6 +175,7 @@ def running_node(
         "node_ttl": 10,
         "grace": 1,
         "shell": "on",
+        "http_allow": "loopback",
         "imports": JOBS,
         "spool_dir": folder / "spool",
         **settings,

@@ -174,6 +174,7 @@ class Platform:
             CRONY_API=self.api,
             CRONY_TOKEN=self.node_token,
             CRONY_SHELL="on",
+            CRONY_HTTP_ALLOW="loopback",
             CRONY_SPOOL_DIR=str(self.folder / f"spool-{name}"),
             **more,
         )

@@ -48,6 +48,28 @@ def test_a_failed_attempt_is_tried_elsewhere_after_its_delay(place: Stage) -> No
     assert [place.outs()[run, str(n)].final for n in (1, 2)] == [False, False]
 
 
+def test_a_callee_that_asks_to_be_left_alone_is(place: Stage) -> None:
+    node = place.node("n1")
+    runs = [
+        place.ask(place.publish(retry={**RETRY, "delay": "0s", "max_delay": "3s"}, enabled=False)).run for _ in "ab"
+    ]
+    until(lambda: len(place.messages()) == 2, 10, "both")
+    first = {each.envelope.run: each for each in place.messages()}
+    ended = time.time()
+    node.end(first[runs[0]], node.claim(first[runs[0]]), Kind.FAILED, retry_after=2.0)
+    node.end(first[runs[1]], node.claim(first[runs[1]]), Kind.FAILED, retry_after=1000.0)
+    again: dict[str, float] = {}
+
+    def both() -> bool:
+        now = time.time() - ended
+        again.update({m.envelope.run: again.get(m.envelope.run, now) for m in place.messages()})
+        return len(again) == 2
+
+    until(both, 15, "the further attempts")
+    assert 1.7 < again[runs[0]] < again[runs[1]], again
+    assert again[runs[1]] > 2.7, "`max_delay` is the most"
+
+
 def test_a_deleted_job_ends_its_waiting_runs(place: Stage) -> None:
     node = place.node("n1")
     job = place.publish(retry={**RETRY, "delay": "60s"})

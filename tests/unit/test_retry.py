@@ -27,6 +27,11 @@ def test_a_job_without_the_section_has_the_defaults() -> None:
     assert delay({"delay": 0.0}, 9, "r") == 0
 
 
+def test_a_callee_that_asks_for_more_gets_it_up_to_the_longest() -> None:
+    waits = [delay(EXPONENTIAL, 2, "r", asked) for asked in (0.0, 19.0, 21.5, 600.0, 10**9)]
+    assert waits == [20, 20, 21.5, 600, 600]
+
+
 @given(st.integers(1, 200), st.text("abcdefgj0123456789.", min_size=1), st.sampled_from(["exponential", "fixed"]))
 def test_jitter_is_the_same_everywhere_and_within_its_half(finished: int, run: str, backoff: str) -> None:
     retry = {**EXPONENTIAL, "backoff": backoff, "jitter": True}

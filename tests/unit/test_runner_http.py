@@ -6,6 +6,10 @@ import gzip
 import json
 import socket
 import threading
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from crony.domain.outcome import Kind
 from crony.workers.attempt import Verdict
 from crony.workers.process import Process
 from crony.workers.runners import http
+from crony.workers.runners.http_wire import Connections
 from tests.helpers import attempts
 from tests.helpers.attempts import Aside
 from tests.helpers.etcd import free_ports
@@ -22,8 +27,10 @@ from tests.helpers.wait import until
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Process:
-    return attempts.process(tmp_path)
+def parts(tmp_path: Path) -> Iterator[Process]:
+    made = attempts.process(tmp_path)
+    yield made
+    made.own("http", Connections).close()
 
 
 def run(parts: Process, url: str, action: dict | None = None, /, **changes: object) -> Verdict:
@@ -202,3 +209,129 @@ def test_an_answer_is_capped_after_decompression(parts: Process, packed: bool) -
 def test_a_small_json_answer_is_the_result(parts: Process, kind: str, body: bytes, result: object) -> None:
     with service(lambda asked: (200, {"Content-Type": kind}, body)) as there:
         assert run(parts, there.url).result == result
+
+
+def test_a_bomb_takes_no_memory(parts: Process) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+        packer = zlib.compressobj(9, wbits=31)
+        while True:  # a GB becomes a MB, without end
+            piece = packer.compress(bytes(1 << 24))
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+
+    tracemalloc.start()
+    try:
+        with talker(script) as url:
+            verdict = run(parts, url)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert verdict == Verdict(Kind.SUCCEEDED, code=200)
+    assert most < (1 << 24) + 8 * http.BODY_LIMIT, "the service's own 16 MiB, and little beside"
+
+
+# -- facts of the run in its texts ----------------------------------------------------------------
+
+FACTS = {"region": "a/b ?&\r\nX-Evil: 1", "count": 3, "list": [1, "é"], "none": None, "spare": "s p", "dots": ".."}
+
+
+def asked_with(parts: Process, action: dict, params: dict | None = None, **changes: object) -> Asked:
+    with service(ok) as there:
+        action = {**action, "url": there.url + action.get("url", "")}
+        assert run(parts, action["url"], action, params=params or {}, **changes).kind is Kind.SUCCEEDED
+    return there.asked[0]
+
+
+def test_templates_in_url_and_headers_are_escaped_for_where_they_stand(parts: Process) -> None:
+    params = {name: FACTS[name] for name in ("region", "count", "spare")}
+    action = {
+        "url": "/{{params.region}}/{{ run.id }}?n={{params.count}}&at={{run.fire_time}}",
+        "headers": {"X-Region": "<{{params.region}}>", "X-Job": "{{job.name}} {{run.attempt}} {{{{"},
+    }
+    asked = asked_with(parts, action, params, name="日/终", attempt=2)
+    assert asked.path == (
+        "/a%2Fb%20%3F%26%0D%0AX-Evil%3A%201/j1.1.1700000000?n=3&at=2023-11-14T22%3A13%3A20%2B00%3A00&spare=s+p"
+    ), "what no text names goes where it went before"
+    assert asked.headers["x-region"] == "<a/b ?&%0D%0AX-Evil: 1>" and "x-evil" not in asked.headers
+    assert asked.headers["x-job"] == "%E6%97%A5/%E7%BB%88 2 {{"
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ({"json": {"r": "{{params.region}}", "t": "n={{params.count}}", "n": "{{params.count}}",
+                   "l": ["{{params.list}}"]}},
+         {"r": FACTS["region"], "t": "n=3", "n": 3, "l": [[1, "é"]], "none": None}),
+        ({"body": '{"r": "{{params.region}}", "l": {{params.count}}}', "headers": {"Content-Type": "application/json"}},
+         {"r": FACTS["region"], "l": 3}),
+        ({"body": "r={{params.region}}&n={{params.count}}",
+          "headers": {"content-type": "application/x-www-form-urlencoded"}},
+         b"r=a%2Fb+%3F%26%0D%0AX-Evil%3A+1&n=3"),
+        ({"body": "<{{params.list}}|{{params.none}}>"}, '<[1,"é"]|>'.encode()),
+    ],
+    ids=["json", "text that is json", "form", "text"],
+)  # fmt: skip
+def test_templates_in_a_body(parts: Process, action: dict, body: object) -> None:
+    params = {name: FACTS[name] for name in ("region", "count", "list", "none")}
+    asked = asked_with(parts, {"method": "POST", **action}, params)
+    assert (json.loads(asked.body) if isinstance(body, dict) else asked.body) == body
+
+
+@pytest.mark.parametrize("url", ["/{{params.dots}}/x", "/a/{{params.dots}}", "/{{params.gone}}"])
+def test_what_cannot_be_filled_in_is_not_sent(parts: Process, url: str) -> None:
+    with service(ok) as there:
+        verdict = run(parts, there.url + url, params={"dots": ".."})
+    assert verdict.kind is Kind.FAILED and "could not be made" in verdict.reason
+    assert there.asked == []
+
+
+# -- what is expected -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected", "kind", "body", "why"),
+    [
+        ({"contains": "fine"}, "text/plain", b"all fine", ""),
+        ({"contains": "é"}, "text/plain; charset=latin-1", b"\xe9", ""),
+        ({"contains": "é"}, "text/plain; charset=no-such", "é".encode(), ""),
+        ({"contains": "fine"}, "text/plain", b"no", "does not contain"),
+        ({"pointer": "/a/1/b~1c", "equals": {"d": None}}, "", b'{"a": [0, {"b/c": {"d": null}}]}', ""),
+        ({"pointer": "", "equals": 1}, "", b"1", ""),
+        ({"pointer": "/a", "equals": True}, "", b'{"a": 1}', "another value"),
+        ({"pointer": "/a/01", "equals": 1}, "", b'{"a": [1, 1]}', "nothing at /a/01"),
+        ({"pointer": "/a", "equals": 1}, "", b"nonsense", "is not JSON"),
+        ({"pointer": "/a", "equals": 1}, "", b"[" * 100_000, "is not JSON"),
+        ({"pointer": "/a", "equals": 1}, "", b" " * 1_100_000 + b'{"a": 1}', "could not be looked at"),
+    ],
+)
+def test_a_body_may_be_expected(parts: Process, expected: dict, kind: str, body: bytes, why: str) -> None:
+    with service(lambda asked: (200, {"Content-Type": kind}, body)) as there:
+        verdict = run(parts, there.url, {"expect_body": expected})
+    assert (verdict.kind, verdict.code) == (Kind.FAILED if why else Kind.SUCCEEDED, 200)
+    assert why in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds", "words"),
+    [
+        ("7", 7.0, "left alone for 7s"),
+        ("7200", 7200.0, "left alone for 2h, `max_delay` allows 1m"),
+        (formatdate(1_900_000_030, usegmt=True), 30.0, "left alone for 30s"),
+        (formatdate(1_800_000_000, usegmt=True), 0.0, ""),
+        ("-5", 0.0, ""),
+        ("soon", 0.0, ""),
+    ],
+)
+def test_retry_after(parts: Process, told: str, seconds: float, words: str) -> None:
+    headers = {"Retry-After": told, "Date": formatdate(1_900_000_000, usegmt=True)}
+
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        lines = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
+        connection.sendall(f"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n{lines}\r\n".encode())
+
+    with talker(script) as url:
+        verdict = run(parts, url, retry={"max": 3, "max_delay": 60.0})
+    assert (verdict.kind, verdict.code, verdict.retry_after) == (Kind.FAILED, 503, seconds)
+    assert words in verdict.reason and ("left alone" in verdict.reason) == bool(words)

@@ -125,7 +125,8 @@ class Waiting:
                 try:
                     retry = peek(wait.envelope)["retry"]
                     # The end was stamped by the node's clock; one that is ahead must not prolong the wait.
-                    waiting.due_at = min(_instant(wait.since_at), now) + delay(retry, wait.finished, waiting.run)
+                    asked = float(wait.retry_after)
+                    waiting.due_at = min(_instant(wait.since_at), now) + delay(retry, wait.finished, waiting.run, asked)
                 except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
                     pass
         return waiting.due_at

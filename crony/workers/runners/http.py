@@ -1,242 +1,191 @@
-"""HTTP jobs: one request, one answer, with a deadline for the whole of it and a cap on what is read.
+"""HTTP jobs: a request to an address that was checked, an answer, a deadline for all of it, a cap on what is read.
 
 Whether the request was sent decides what a lost answer means: not sent is `failed`, sent is `unknown` (the service may
-have done it). No redirects, no proxies or credentials from the environment, a fresh connection for each attempt.
+have done it). No proxies and no credentials from the environment.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import socket
-import threading
+import http.client
 import time
-import warnings
-from collections.abc import Iterator
-from contextvars import copy_context
+from dataclasses import dataclass
 from typing import Any
 
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+import urllib3.exceptions
+from urllib3.response import BaseHTTPResponse
 
 from crony.domain.outcome import Kind
-from crony.workers import calling
+from crony.domain.template import Unfilled
+from crony.errors import Invalid
 from crony.workers.attempt import ACCEPTED, Attempt, Verdict
+from crony.workers.reach import Unreachable, addresses
+from crony.workers.runners import http_answer
+from crony.workers.runners.http_answer import BODY_LIMIT
+from crony.workers.runners.http_request import NotFollowed, Request, build, redirected
+from crony.workers.runners.http_wire import IDLE, LONGEST_IDLE, Broken, Connection, Connections, Wire, tls_of
 
-BODY_LIMIT = 1024 * 1024
-"""Most bytes of an answer that are read, after decompression."""
-RESULT_LIMIT = 1024
-"""A JSON answer of at most this many bytes is kept as the run's result."""
-CONNECT_PATIENCE = 10.0
 ACCEPTED_STATUS = 202
 """The service has the work and will say later how it went, if the job waits for that."""
-_HAS_BODY = frozenset({"POST", "PUT", "PATCH"})
-
-
-class _Wire:
-    """The connection of one attempt, as seen by who may have to break it off."""
-
-    def __init__(self) -> None:
-        self.sent = False
-        self._socket: socket.socket | None = None
-
-    def hold(self, sock: socket.socket | None) -> None:
-        """This is the socket now."""
-        self._socket = sock
-
-    def abort(self) -> None:
-        """Break it off, from another thread: whoever reads or writes gets an error."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-
-_current = threading.local()
-
-
-class _Watched:
-    """Makes a urllib3 connection tell the thread's wire about its socket, and when the request goes out."""
-
-    sock: socket.socket | None
-
-    def connect(self) -> None:
-        """As of urllib3."""
-        super().connect()  # type: ignore[misc]
-        _current.wire.hold(self.sock)
-
-    def _new_conn(self) -> socket.socket:
-        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-        _current.wire.hold(sock)
-        return sock
-
-    def send(self, data: Any) -> None:
-        """As of http.client."""
-        if self.sock is None:
-            self.connect()
-        _current.wire.sent = True
-        super().send(data)  # type: ignore[misc]
-
-
-class _Plain(_Watched, HTTPConnection):
-    pass
-
-
-class _Secure(_Watched, HTTPSConnection):
-    pass
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _Secure
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """As of requests, with connections that can be broken off."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LOST = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 
 
 def run(attempt: Attempt) -> Verdict:
-    """Send the request; the verdict by its status, by the deadline, or by a cancel, whichever comes first."""
-    wire, stirred, answers = _Wire(), threading.Event(), []
+    """Send the request; the verdict by its answer, by the deadline, or by a cancel, whichever comes first."""
+    wire = Wire()
+    alarm = attempt.process.alarms.after(attempt.left, wire.abort)
+    try:
+        attempt.on_cancel(wire.abort)
+        return _judged(attempt, wire)
+    finally:
+        alarm.cancel()
+        attempt.on_cancel(None)
 
-    def work() -> None:
-        _current.wire = wire
-        try:
-            answers.append(_exchange(attempt, wire))
-        finally:
-            stirred.set()
 
-    context = copy_context()
-    thread = threading.Thread(target=lambda: context.run(work), name="crony-http", daemon=True)
-    attempt.on_cancel(stirred.set)
-    thread.start()
-    stirred.wait(attempt.left)
-    attempt.on_cancel(None)
-    if answers:
-        return answers[0]
+def _judged(attempt: Attempt, wire: Wire) -> Verdict:
+    began = time.monotonic()
+    try:
+        request = build(attempt)
+    except (Unfilled, Invalid) as error:
+        return Verdict(Kind.FAILED, f"the request could not be made: {error}")
+    try:
+        answer = _followed(attempt, wire, request)
+        if wire.aborted:
+            return _broken_off(attempt, wire)
+    except Broken:
+        return _broken_off(attempt, wire)
+    except Unreachable as error:
+        attempt.output.text(f"{request.method} {request.shown}: {error}")
+        sent = "after a redirect, " if wire.sent else ""
+        return Verdict(Kind.FAILED, f"{sent}the request was not sent: {error}")
+    except _LOST as error:
+        if wire.aborted:
+            return _broken_off(attempt, wire)
+        told = _told(error)
+        attempt.output.text(f"{request.method} {request.shown}: {told}")
+        if wire.sent:
+            return Verdict(Kind.UNKNOWN, f"the answer was lost after sending: {told}")
+        return Verdict(Kind.FAILED, f"the request could not be sent: {told}")
+    return _verdict(attempt, answer, time.monotonic() - began)
+
+
+def _broken_off(attempt: Attempt, wire: Wire) -> Verdict:
     sent = "; it was sent, the service may have done it" if wire.sent else "; it was not sent"
-    wire.abort()
-    thread.join(0.5)
     if attempt.cancelled:
         return Verdict(Kind.CANCELLED, f"cancelled during the request{sent}")
     return Verdict(Kind.TIMED_OUT, f"no complete answer within {attempt.envelope.timeout:g} s{sent}")
 
 
-def _exchange(attempt: Attempt, wire: _Wire) -> Verdict:
-    action, began = attempt.envelope.action, time.monotonic()
-    method = str(action.get("method") or "GET").upper()
-    expected = action.get("expect_status")
-    verify = bool(action.get("verify_tls", True))
-    with requests.Session() as session, _quiet(verify):
-        session.trust_env = False
-        session.mount("http://", _Adapter())
-        session.mount("https://", _Adapter())
+@dataclass(frozen=True)
+class _Answer:
+    head: BaseHTTPResponse
+    body: bytes
+    cut: bool
+    stayed: str = ""
+    """Why a redirect was not followed."""
+
+
+def _followed(attempt: Attempt, wire: Wire, request: Request) -> _Answer:
+    """The answer in the end, after as many redirects as the job allows."""
+    hops = int(attempt.envelope.action.get("redirects") or 0)
+    while True:
+        connection, key = _exchange(attempt, wire, request)
         try:
-            request = requests.Request(
-                method, str(action["url"]), headers=_headers(attempt), **_content(attempt, method)
-            )
-            prepared = session.prepare_request(request)
-            prepared.headers.update(_signature(attempt, prepared))
-            answer = session.send(
-                prepared,
-                allow_redirects=False,
-                verify=verify,
-                stream=True,
-                timeout=(min(CONNECT_PATIENCE, attempt.left + 0.1), attempt.left + 0.1),
-            )
-            body, cut = _read(answer)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, KeyError) as error:
-            told = _told(error)
-            attempt.output.text(f"{method} {action.get('url')}: {told}")
-            if wire.sent:
-                return Verdict(Kind.UNKNOWN, f"the answer was lost after sending: {told}")
-            return Verdict(Kind.FAILED, f"the request could not be sent: {told}")
-    took = time.monotonic() - began
-    attempt.output.text(f"HTTP {answer.status_code} {answer.reason} ({len(body)} bytes in {took:.3f} s)")
-    attempt.output.write(body)
-    if cut:
-        attempt.output.text(f"\n[crony: answer cut here, more than {BODY_LIMIT} bytes]")
-    if answer.status_code == ACCEPTED_STATUS and attempt.callback is not None:
-        return ACCEPTED
-    good = answer.status_code in _numbers(expected) if expected else 200 <= answer.status_code < 300
-    if good:
-        return Verdict(Kind.SUCCEEDED, code=answer.status_code, result=None if cut else _result(answer, body))
-    wanted = f"expected {', '.join(map(str, _numbers(expected)))}" if expected else "expected 2xx"
-    return Verdict(
-        Kind.FAILED, f"the service answered {answer.status_code} {answer.reason}, {wanted}", answer.status_code
-    )
+            head: BaseHTTPResponse = connection.getresponse()
+            stayed = ""
+            if head.status in _REDIRECTS and attempt.envelope.action.get("redirects"):
+                try:
+                    if not hops:
+                        raise NotFollowed("there were more than the job allows")
+                    request, hops = redirected(attempt, request, head.status, head.headers), hops - 1
+                    attempt.output.text(f"HTTP {head.status}: on to {request.shown}")
+                    connection.scrap()  # without reading a body that nobody wants
+                    continue
+                except NotFollowed as error:
+                    stayed = f"the redirect was not followed: {error}"
+            body, cut = http_answer.read(head)
+        except BaseException:
+            connection.scrap()
+            raise
+        keep = 0.0 if cut or connection.sock is None else http_answer.keeps_for(head.headers, IDLE, LONGEST_IDLE)
+        if keep > 0 and wire.release():
+            _connections(attempt).keep(key, connection, keep)
+        else:
+            connection.scrap()
+        return _Answer(head, body, cut, stayed)
 
 
-def _headers(attempt: Attempt) -> dict[str, str]:
-    headers = {"User-Agent": "crony", "Accept": "*/*"}
-    own = calling.headers(attempt)
-    reserved = {name.lower() for name in own}
-    given = attempt.envelope.action.get("headers") or {}
-    headers.update({str(name): str(value) for name, value in given.items() if str(name).lower() not in reserved})
-    return headers | own
+def _connections(attempt: Attempt) -> Connections:
+    return attempt.process.own("http", Connections)
 
 
-def _signature(attempt: Attempt, prepared: requests.PreparedRequest) -> dict[str, str]:
-    """Over the request as it will be sent."""
-    process, body = attempt.process, prepared.body or b""
-    return calling.signature(
-        process.settings.call_secrets,
-        str(prepared.method),
-        prepared.path_url,
-        prepared.headers,
-        body.encode() if isinstance(body, str) else body,
-        now=process.now(),
-    )
-
-
-def _content(attempt: Attempt, method: str) -> dict[str, Any]:
-    """Body and query. Parameters are added to a JSON object, are it when there is no body, else the query."""
-    action, params = attempt.envelope.action, attempt.envelope.params
-    document = action.get("json")
-    if action.get("body") is not None:
-        return {"data": str(action["body"]).encode(), "params": params}
-    if isinstance(document, dict):
-        return {"json": {**document, **params}}
-    if document is not None:
-        return {"json": document, "params": params}
-    if params and method in _HAS_BODY:
-        return {"json": params}
-    return {"params": params}
-
-
-def _read(answer: requests.Response) -> tuple[bytes, bool]:
-    body = bytearray()
-    for chunk in answer.iter_content(65536):
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            answer.close()
-            return bytes(body[:BODY_LIMIT]), True
-    return bytes(body), False
-
-
-def _result(answer: requests.Response, body: bytes) -> Any:
-    if len(body) > RESULT_LIMIT or "json" not in answer.headers.get("Content-Type", ""):
-        return None
+def _exchange(attempt: Attempt, wire: Wire, request: Request) -> tuple[Connection, Any]:
+    """Send it: over a kept connection, or a new one. The connection, and the key to keep it by."""
+    action, connections = attempt.envelope.action, _connections(attempt)
+    folder = attempt.process.settings.tls_dir
+    cert = str(action.get("client_cert") or "") if request.credentials else ""
+    tls = tls_of(folder, bool(action.get("verify_tls", True)), str(action.get("ca") or ""), cert)
+    found = addresses(request.host, attempt.process.targets, wire.wait)
+    secure = (request.host, tls.stamp) if request.scheme == "https" else None
+    key = (request.scheme, found[0], request.port, secure)
+    before = wire.sent
+    connection = connections.take(key, wire)
+    if connection is not None:
+        try:
+            _send(connection, request, attempt.left)
+            return connection, key
+        except OSError:
+            connection.scrap()
+            if wire.aborted or wire.sent != before:
+                raise
+    connection = connections.open(wire, request.scheme, request.host, found, request.port, tls, attempt.left)
     try:
-        return json.loads(body)
-    except ValueError:
-        return None
+        _send(connection, request, attempt.left)
+    except BaseException:
+        connection.scrap()
+        raise
+    return connection, (request.scheme, connection.host, request.port, secure)
 
 
-def _numbers(expected: Any) -> list[int]:
-    return [int(status) for status in (expected if isinstance(expected, (list, tuple)) else [expected])]
+def _send(connection: Connection, request: Request, left: float) -> None:
+    if connection.sock is not None:
+        connection.sock.settimeout(left + 0.1)
+    connection.request(
+        request.method, request.target, body=request.body, headers=request.headers, preload_content=False
+    )
+
+
+def _verdict(attempt: Attempt, answer: _Answer, took: float) -> Verdict:
+    head, body, action = answer.head, answer.body, attempt.envelope.action
+    attempt.output.text(f"HTTP {head.status} {head.reason} ({len(body)} bytes in {took:.3f} s)")
+    attempt.output.write(body)
+    if answer.cut:
+        attempt.output.text(f"\n[crony: answer cut here, more than {BODY_LIMIT} bytes]")
+    if head.status == ACCEPTED_STATUS and attempt.callback is not None:
+        return ACCEPTED
+    expected = [int(status) for status in action.get("expect_status") or ()]
+    good = head.status in expected if expected else 200 <= head.status < 300
+    if not good:
+        wanted = f"expected {', '.join(map(str, expected))}" if expected else "expected 2xx"
+        pause = http_answer.pause_of(head.headers, attempt.process.now() if "retry-after" in head.headers else 0.0)
+        reason = f"the service answered {head.status} {_line(head.reason)}, {wanted}"
+        if answer.stayed:
+            reason += f"; {answer.stayed}"
+        reason += http_answer.pause_in_words(pause, attempt.envelope.retry)
+        return Verdict(Kind.FAILED, reason, head.status, retry_after=pause)
+    if action.get("expect_body"):
+        reason = http_answer.unexpected(action["expect_body"], head, body, answer.cut)
+        if reason:
+            return Verdict(Kind.FAILED, reason, head.status)
+    return Verdict(Kind.SUCCEEDED, code=head.status, result=None if answer.cut else http_answer.result_of(head, body))
+
+
+def _line(text: str | None) -> str:
+    return "".join(char if char.isprintable() else "?" for char in (text or "")[:80])
 
 
 def _told(error: BaseException) -> str:
-    """The innermost cause in a few words; requests wraps it several times."""
+    """The innermost cause in a few words; urllib3 wraps it."""
     seen: BaseException = error
     for _ in range(6):
         inner = getattr(seen, "reason", None) or next(
@@ -247,13 +196,3 @@ def _told(error: BaseException) -> str:
         seen = inner
     text = getattr(seen, "strerror", None) or str(seen).rpartition("object at 0x")[2].partition(">: ")[2] or str(seen)
     return f"{type(seen).__name__}: {text}"[:300]
-
-
-@contextlib.contextmanager
-def _quiet(verify: bool) -> Iterator[None]:
-    if verify:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
-        yield
