@@ -12,7 +12,6 @@ from typing import NamedTuple
 import pytest
 
 from crony.domain.node import NodeFacts
-from crony.domain.outcome import Kind
 from crony.domain.run import Wait
 from crony.domain.signing import Sealer, new_key
 from crony.etcd.client import Client
@@ -112,43 +111,6 @@ def test_a_failed_attempt_parks_its_envelope(made: Made) -> None:
     leader.put(last)
     assert leader.ended(envelope.run, 2).final
     assert not leader.left()
-
-
-def test_timeout_ends_the_group(made: Made, tmp_path: Path) -> None:
-    listed = tmp_path / "pids"
-    run = made.leader.send(made.facts, shell(f"sleep 600 & echo $$ $! > {listed}; wait"), timeout=1.5)
-    assert made.leader.ended(run).kind == Kind.TIMED_OUT
-    assert all(gone(int(pid)) for pid in listed.read_text().split())
-
-
-def test_timeout_of_a_function(made: Made, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    run = made.leader.send(made.facts, python("hold", str(mark)), timeout=0.5)
-    ended = made.leader.ended(run)
-    assert ended.kind == Kind.TIMED_OUT
-    assert ("cannot be stopped" in ended.reason) == (made.pool == "threads")
-    Path(f"{mark}.go").touch()
-    assert made.leader.ended(made.leader.send(made.facts, python("add", 1))).kind == "succeeded"
-
-
-def test_cancel_of_a_shell(made: Made, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    run = made.leader.send(made.facts, shell(f"echo $$ > {mark}; sleep 600"), retry={"max": 5})
-    until(lambda: mark.exists() and mark.read_text().strip(), what="the shell begins")
-    made.leader.cancel(made.facts, run)
-    ended = made.leader.ended(run)
-    assert (ended.kind, ended.final) == ("cancelled", True)
-    assert gone(int(mark.read_text()))
-    assert made.leader.client.get(made.leader.keys.cmd(made.node.name, run)) is None
-
-
-def test_cancel_of_a_function(made: Made, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    run = made.leader.send(made.facts, python("hold", str(mark)))
-    until(mark.exists, what="the function begins")
-    made.leader.cancel(made.facts, run)
-    assert made.leader.ended(run).kind == "cancelled"
-    Path(f"{mark}.go").touch()
 
 
 def test_a_cancel_that_came_first(made: Made) -> None:
