@@ -48,8 +48,8 @@ def advise_calendar(before: Calendar, after: Calendar, now: float) -> list[Advic
         Advice(
             "past_days",
             "",
-            f"changes days that have passed ({date_of(changed[-1])}): a fire moved across them may be lost or doubled",
-            hint="leave days that have passed as they were",
+            f"changes days that have passed ({date_of(changed[-1])}): fires that moved across them stay as they were",
+            hint="what is to run once more is run by hand",
         )
     ]
 

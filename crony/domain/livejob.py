@@ -15,18 +15,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 from crony.domain.check import flag
+from crony.domain.crossing import NOTHING, Crossing, Due, crossing
 from crony.domain.job import Job, parse, parse_pause
 from crony.domain.run import RECORD_VERSION, UnknownRecord
-from crony.domain.schedule import (
-    Count,
-    Schedule,
-    count_between,
-    fires_between,
-    last_fire,
-    next_fire,
-    parse_schedules,
-    resolved,
-)
+from crony.domain.schedule import Count, Schedule, parse_schedules, resolved
 from crony.errors import Conflict, Invalid
 
 LONGEST_CHAIN = 64
@@ -44,10 +36,17 @@ class Replaced(NamedTuple):
     """Nothing was due by it up to this second."""
     since_at: int = 0
     """Since when it was in force; kept for a delay after the end, which counts from there."""
+    extra: tuple[int, ...] = ()
+    without: tuple[int, ...] = ()
+    """Of fires that an edit found between a closed day and where they moved: see `crossing`."""
 
     def schedules(self, job: str) -> tuple[Schedule, ...]:
         """The parsed schedules, as the job of that id has them."""
         return resolved(parsed_schedules(self.schedule), job)
+
+    def due(self, job: str) -> Due:
+        """What was due by it."""
+        return Due(self.schedules(job), self.extra, self.without)
 
 
 @lru_cache(maxsize=65536)
@@ -67,6 +66,7 @@ class LiveJob:
         "_job",
         "_raw",
         "_times",
+        "crossed",
         "deleted",
         "generation",
         "id",
@@ -88,6 +88,8 @@ class LiveJob:
     since_at: int
     replaced: tuple[Replaced, ...]
     published_at: float
+    crossed: Crossing
+    """What the last edit found between a closed day and where it moved."""
     _raw: str | None
     _job: Job | None
     _times: tuple[bool, tuple[Schedule, ...], int] | None
@@ -104,6 +106,7 @@ class LiveJob:
         since_at: float = 0,
         replaced: Iterable[Replaced | Mapping[str, Any]] = (),
         published_at: float = 0.0,
+        crossed: Crossing = NOTHING,
         times: tuple[bool, tuple[Schedule, ...], int] | None = None,
     ) -> None:
         """`times`: what is due instead of what the document says, as (enabled, schedules, paused until)."""
@@ -119,6 +122,7 @@ class LiveJob:
         keep("since_at", math.floor(since_at))
         keep("replaced", tuple(item if isinstance(item, Replaced) else _replaced(item) for item in replaced))
         keep("published_at", published_at)
+        keep("crossed", crossed)
         keep("_job", document if isinstance(document, Job) else None)
         keep("_raw", None if document is None or isinstance(document, Job) else _text(document))
         if times is not None:
@@ -162,11 +166,15 @@ class LiveJob:
                     "schedule": json.loads(item.schedule),
                     **({"paused_until": item.paused_until} if item.paused_until else {}),
                     **({"since_at": item.since_at} if item.since_at else {}),
+                    **({"extra": list(item.extra)} if item.extra else {}),
+                    **({"without": list(item.without)} if item.without else {}),
                 }
                 for item in self.replaced
             ],
             "published_at": self.published_at,
-        }
+            **({"crossed": [list(map(list, self.crossed.moved)), *map(list, self.crossed[1:])]} if self.crossed.moved
+               else {}),
+        }  # fmt: skip
 
     def encode(self) -> bytes:
         """The record as JSON bytes (unsealed)."""
@@ -195,6 +203,7 @@ class LiveJob:
                 since_at=int(raw.get("since_at", 0)),
                 replaced=raw.get("replaced", ()),
                 published_at=float(raw.get("published_at", 0.0)),
+                crossed=_crossed(raw["crossed"]) if "crossed" in raw else NOTHING,
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UnknownRecord("not a LiveJob", why=str(error)) from None
@@ -211,6 +220,7 @@ class LiveJob:
             "since_at": self.since_at,
             "replaced": self.replaced,
             "published_at": self.published_at,
+            "crossed": self.crossed,
         }
         return type(self)(**{**parts, **changes})
 
@@ -235,13 +245,15 @@ class LiveJob:
         since = max(math.floor(now), self.since_at)
         chain = [item for item in self.replaced if done is None or item.until_at > done]
         enabled, text, paused, goes_by_ends = self._in_force()
+        crossed = self._crossed(job, since)
         if chain and chain[-1].until_at >= since:
             pass  # This one decided no instant at all.
         elif (job.enabled, _text(job.schedule_document()), job.paused_until) == (enabled, text, paused):
             # Nothing changed in time: this document goes on from where its predecessor began.
-            since = self.since_at
+            since, crossed = self.since_at, self.crossed
         elif done is None or since > done:
-            chain.append(Replaced(since, enabled, text, paused, self.since_at if goes_by_ends else 0))
+            began = self.since_at if goes_by_ends else 0
+            chain.append(Replaced(since, enabled, text, paused, began, self.crossed.extra, self.crossed.without))
         if len(chain) > LONGEST_CHAIN:
             raise Conflict(
                 f"the schedule of {job.name} was changed {LONGEST_CHAIN} times without a leader to follow",
@@ -256,7 +268,17 @@ class LiveJob:
             since_at=since,
             replaced=chain,
             published_at=now,
+            crossed=crossed,
         )
+
+    def _crossed(self, job: Job, at: float) -> Crossing:
+        """What an edit or a resume at `at` finds between a closed day and where it moved. Raises `Conflict`."""
+        try:
+            old = self.schedules
+        except Invalid:
+            return NOTHING  # its zone is gone: where its fires were, nobody can tell
+        new = resolved(job.schedules, self.id)
+        return crossing(old, new, math.floor(at), since=self.since_at, was=dict(self.crossed.moved))
 
     def _in_force(self) -> tuple[bool, str, int, bool]:
         """(enabled, schedule as text, paused until, goes by ends). Of one whose zone is gone here as it is written:
@@ -272,7 +294,10 @@ class LiveJob:
     def resumed(self, document: Mapping[str, Any] | Job, *, revision: int, now: float) -> Self:
         """The job after a resume at `now`: due from then on (its publish moves `done` to now at least)."""
         job = document if isinstance(document, Job) else parse(document)
-        return type(self)(self.id, job.name, self.generation, revision, document=job, since_at=now, published_at=now)
+        return type(self)(
+            self.id, job.name, self.generation, revision, document=job, since_at=now, published_at=now,
+            crossed=self._crossed(job, now),
+        )  # fmt: skip
 
     def tombstone(self, *, revision: int, now: float) -> Self:
         """The job after its deletion: nothing is due any more."""
@@ -329,37 +354,37 @@ class LiveJob:
             return times
         return self._times
 
-    def _windows(self, after: int, until: float) -> Iterator[tuple[tuple[Schedule, ...], int, float]]:
-        """(schedules, after, until] of each stretch that overlaps (after, until], in order; paused ones left out."""
-        for enabled, schedules, low, high, paused in self._stretches(after, until):
+    def _windows(self, after: int, until: float) -> Iterator[tuple[Due, int, float]]:
+        """(what is due, after, until] of each stretch that overlaps (after, until], in order; paused ones left out."""
+        for enabled, due, low, high, paused in self._stretches(after, until):
             if enabled and max(low, paused) < high:
-                yield schedules, max(low, paused), high
+                yield due, max(low, paused), high
 
-    def _stretches(self, after: int, until: float) -> Iterator[tuple[bool, tuple[Schedule, ...], int, float, int]]:
-        """As `_windows`, with the paused ones: (enabled, schedules, after, until, paused until)."""
+    def _stretches(self, after: int, until: float) -> Iterator[tuple[bool, Due, int, float, int]]:
+        """As `_windows`, with the paused ones: (enabled, what is due, after, until, paused until)."""
         if self.deleted:
             return
         low = after
         for item in self.replaced:
             if item.until_at > low:
                 if low < until:
-                    yield item.enabled, item.schedules(self.id), low, min(until, item.until_at), item.paused_until
+                    yield item.enabled, item.due(self.id), low, min(until, item.until_at), item.paused_until
                 low = item.until_at
         low = max(low, self.since_at if self.replaced else low)
         enabled, schedules, paused = self._timing()
         if low < until:
-            yield enabled, schedules, low, until, paused
+            yield enabled, Due(schedules, self.crossed.extra, self.crossed.without), low, until, paused
 
     def passed_over(self, after: int, until: int) -> tuple[int, int, Count] | None:
         """(first, last, how many) of what a pause with an end kept from being due in (after, until]; None: nothing."""
         first = last = None
         counts: list[Count] = []
-        for enabled, schedules, low, high, paused in self._stretches(after, until):
+        for enabled, plan, low, high, paused in self._stretches(after, until):
             end = int(min(high, paused))
-            found = next_fire(schedules, low) if enabled and low < end else None
+            found = plan.next(low) if enabled and low < end else None
             if found is not None and found <= end:
-                first, last = first or found, last_fire(schedules, low, end)
-                counts.append(count_between(schedules, low, end))
+                first, last = first or found, plan.last(low, end)
+                counts.append(plan.count(low, end))
         if first is None or last is None:
             return None
         return first, last, Count.of(sum(counts), any(count.capped for count in counts))
@@ -367,31 +392,31 @@ class LiveJob:
     def due_between(self, after: int, until: int, limit: int) -> list[int]:
         """The first `limit` due instants with `after` < t <= `until`, in order and distinct."""
         due: list[int] = []
-        for schedules, low, high in self._windows(after, until):
-            due += fires_between(schedules, low, int(high), limit - len(due))
+        for plan, low, high in self._windows(after, until):
+            due += plan.between(low, int(high), limit - len(due))
             if len(due) >= limit:
                 break
         return due
 
     def next_due(self, after: int) -> int | None:
         """The first due instant later than `after`, or None when nothing will ever be due."""
-        for schedules, low, high in self._windows(after, math.inf):
-            found = next_fire(schedules, low)
+        for plan, low, high in self._windows(after, math.inf):
+            found = plan.next(low)
             if found is not None and found <= high:
                 return found
         return None
 
     def last_due(self, after: int, until: int) -> int | None:
         """The last due instant with `after` < t <= `until`, or None; cheap, however many there are."""
-        for schedules, low, high in reversed(list(self._windows(after, until))):
-            found = last_fire(schedules, low, int(high))
+        for plan, low, high in reversed(list(self._windows(after, until))):
+            found = plan.last(low, int(high))
             if found is not None:
                 return found
         return None
 
     def count(self, after: int, until: int) -> Count:
         """How many instants are due with `after` < t <= `until` (`capped`: at least that many)."""
-        counts = [count_between(schedules, low, int(high)) for schedules, low, high in self._windows(after, until)]
+        counts = [plan.count(low, int(high)) for plan, low, high in self._windows(after, until)]
         return Count.of(sum(counts), any(count.capped for count in counts))
 
 
@@ -403,5 +428,11 @@ def _timing_of(document: Mapping[str, Any], job: str) -> tuple[bool, tuple[Sched
 def _replaced(raw: Mapping[str, Any]) -> Replaced:
     return Replaced(
         int(raw["until_at"]), bool(raw["enabled"]), _text(raw.get("schedule")), int(raw.get("paused_until", 0)),
-        int(raw.get("since_at", 0)),
+        int(raw.get("since_at", 0)), tuple(map(int, raw.get("extra", ()))), tuple(map(int, raw.get("without", ()))),
     )  # fmt: skip
+
+
+def _crossed(raw: Any) -> Crossing:
+    moved, extra, without = raw
+    pairs = tuple((int(written), int(due)) for written, due in moved)
+    return Crossing(pairs, tuple(map(int, extra)), tuple(map(int, without)))

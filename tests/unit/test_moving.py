@@ -146,22 +146,71 @@ def test_the_preview_says_where_a_fire_came_from_and_why_it_was_not_due() -> Non
     )
 
 
-def test_an_edit_decides_from_its_save_on_as_ever() -> None:
-    """A fire that moved is due where it ended up: the schedule in force at that second says so."""
+def test_an_edit_between_a_closed_day_and_where_its_fire_moved_makes_it_come_once() -> None:
+    """1 October is closed: it moves to the 8th, or to 30 September."""
 
-    def job(closed: str) -> dict[str, Any]:
-        return {"name": "a", "action": ACTION, "schedule": china("0 9 1 * *", closed).document()}
+    def job(closed: str, **more: Any) -> dict[str, Any]:
+        return {"name": "a", "action": ACTION, "schedule": china("0 9 1 * *", closed, **more).document()}
+
+    def due(*closed: str) -> list[int]:
+        live, at = LiveJob.created("j1", job(closed[0]), now=third), saturday
+        for number, each in enumerate(closed[1:], 2):
+            live, at = live.edited(job(each), revision=number, now=at), at + DAY
+        found = live.due_between(third, eighth, 9)
+        copy = LiveJob.read(live.encode())
+        assert copy == live and copy.due_between(third, eighth, 9) == found
+        assert live.count(third, eighth) == len(found) and live.last_due(third, eighth) == (found or [None])[-1]
+        return [datetime.fromtimestamp(at, UTC).day for at in found]
 
     saturday = int(datetime(2026, 10, 3, tzinfo=UTC).timestamp())
     third, eighth = saturday - 5 * DAY, saturday + 7 * DAY
-    skipping = LiveJob.created("j1", job("skip"), now=third)
-    moving = skipping.edited(job("next"), revision=2, now=saturday)
-    assert moving.due_between(third, eighth, 9) == [int(datetime(2026, 10, 8, 1, tzinfo=UTC).timestamp())]
-    back = LiveJob.created("j1", job("previous"), now=third).edited(job("next"), revision=2, now=saturday)
-    for live in (back, LiveJob.read(back.encode())):
-        fires = live.due_between(third, eighth, 9)
-        assert [datetime.fromtimestamp(at, UTC).day for at in fires] == [30, 8], "once by each, both are due"
-        assert live.count(third, eighth) == 2 and live.last_due(third, eighth) == fires[-1]
+    assert due("skip", "next") == [8], "nothing became of it yet"
+    assert due("previous", "next") == [30] == due("previous", "next", "skip", "next"), "it was there already"
+    assert due("next", "skip") == [8] == due("next", "previous", "skip", "previous"), "it was promised for that day"
+    assert due("next", "skip", "next") == [8] == due("next", "skip", "previous", "next")
+
+
+def test_whatever_is_edited_in_the_middle_each_fire_comes_once() -> None:
+    """Fires that can be told apart by their minute: with every edit each comes once, or not at all where none moves."""
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    begin = int(datetime(2027, 3, 1, tzinfo=UTC).timestamp())
+    for _ in range(25):
+        zone, shut = chance.choice(["UTC", "Europe/Berlin", "Pacific/Apia"]), chance.random() * 0.8
+        days = [f"2027-{day:%m-%d}" for n in range(-40, 80) if (day := date(2027, 3, 1) + timedelta(n))]
+
+        def saved(
+            zone: str = zone, days: list[str] = days, shut: float = shut, kinds: Any = ("next", "previous")
+        ) -> dict[str, Any]:
+            off = [day for day in days if chance.random() < shut]
+            calendars = {"exclude": [{"name": "off", "revision": 1, "include": off or ["2001-01-01"]}],
+                         "closed": chance.choice(kinds)}  # fmt: skip
+            return {"name": "a", "action": ACTION, "schedule": [
+                {"cron": f"{day} 9 {day} 3 *", "timezone": zone, "calendars": calendars} for day in range(3, 21, 3)
+            ]}  # fmt: skip
+
+        kinds = ("next", "previous", "skip") if chance.random() < 0.3 else ("next", "previous")
+        live = LiveJob.created("j1", saved(kinds=kinds), now=begin - 40 * DAY)
+        at = begin - 30 * DAY
+        for revision in range(2, chance.randint(3, 7)):
+            at += chance.randrange(20 * DAY)
+            live = live.edited(saved(kinds=kinds), revision=revision, now=at)
+            if chance.random() < 0.3:
+                live = LiveJob.read(live.encode())
+        first, last = begin - 40 * DAY, begin + 80 * DAY
+        due = live.due_between(first, last, 999)
+        times = [datetime.fromtimestamp(t, ZoneInfo(zone)).minute for t in due]
+        if len(kinds) == 2:
+            assert sorted(times) == list(range(3, 21, 3)), (seed, live.crossed)
+        assert len(set(times)) == len(times), (seed, live.crossed)
+        one_by_one, t = [], live.next_due(first)
+        while t is not None and t <= last:
+            one_by_one.append(t)
+            t = live.next_due(t)
+        assert one_by_one == due
+        middle = chance.randrange(first, last)
+        assert live.last_due(first, middle) == max((t for t in due if t <= middle), default=None)
 
 
 def test_an_edit_of_days_that_have_passed_is_warned_of() -> None:
