@@ -29,6 +29,7 @@ from crony.beat.entries import (
 from crony.beat.load import Load
 from crony.beat.pools import Pools
 from crony.beat.sorting import filled_by, job_of
+from crony.domain.chain import Graph
 from crony.domain.ids import place_ident
 from crony.domain.join import Join
 from crony.domain.node import NodeControl, NodeFacts
@@ -74,6 +75,7 @@ class Book:
         self.part = part or Part()
         self._ignored = (keys.name(""), keys.alert(""), f"{keys.root}delayed/")
         self.pools = Pools(keys)
+        self.graph = Graph()
         self.mods: dict[str, int] = {}
         self.jobs: dict[str, JobEntry] = {}
         self.requests: dict[str, Asked] = {}
@@ -232,6 +234,8 @@ class Book:
                 self.news.dead = True
             case ["obj", "pool", name]:
                 self.pools.publish(decode(name), value, revision)
+            case ["obj", "chain", job]:
+                self.graph.put(job, value)
             case ["pool", name, number]:
                 self.pools.hold(decode(name), number, value, revision)
             case ["control"]:
@@ -315,6 +319,8 @@ class Book:
                 self.dead.pop(key, None)
             case ["obj", "pool", name]:
                 self.pools.unpublish(decode(name))
+            case ["obj", "chain", job]:
+                self.graph.drop(job)
             case ["pool", name, number]:
                 self.pools.let_go(decode(name), number)
             case ["control"]:

@@ -218,7 +218,8 @@ class Committer:
         """What the keys that a refused batch had seen are now; runs are left out: their one watch tells those whole."""
         keys = self._lead.keys
         # A pool's limit comes by its watch, too: whoever knows it then knows every slot that was taken before.
-        watched = keys.run, keys.obj("pool", "")
+        # So does what follows what: `chains` is worth what was heard of the links before it.
+        watched = keys.run, keys.obj("pool", ""), keys.chains
         wanted = {key for step in batch.steps for key in step.move.seen if not key.startswith(watched)}
         wanted |= {keys.control, keys.shards, self._lead.term.key}
         result = Result(batch, Verdict.REFUSED)

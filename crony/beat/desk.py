@@ -102,6 +102,7 @@ class Desk:
     def override(self, envelope: Envelope, request: Request) -> Envelope:
         """What the caller asked for this one run, over what the job says."""
         changes: dict[str, object] = {"args": list(request.args), "idem": request.idem}
+        changes |= {"chain": request.chain, "cause": request.cause, "no_chain": request.no_chain is True}
         changes["params"] = {**envelope.params, **request.params}
         if request.priority is not None:
             changes["priority"] = min(max(int(request.priority), 0), 9)
@@ -171,6 +172,8 @@ class Desk:
             overlap="allow",
             awaited=False,
             idem="",
+            chain="",
+            cause="",
             why="",
         )
 

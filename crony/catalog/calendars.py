@@ -24,6 +24,7 @@ from crony.errors import Invalid
 from crony.store import calendars as store
 from crony.store import objects
 from crony.store.models import JobRow, JobVersionRow, ObjectRow
+from crony.store.parents import ids_of
 
 log = logging.getLogger("crony.catalog")
 
@@ -106,7 +107,8 @@ def _raise(session: Session, calendar: ObjectRow, change: Change) -> list[JobVie
         row, job = session.get_one(JobRow, view.id), _readable(view)
         try:
             if job is not None:
-                check_size(job, store.contents(session, names_of(job.schedules)))
+                parents = ids_of(session, job.after.jobs if job.after else ())
+                check_size(job, store.contents(session, names_of(job.schedules)), parents)
         except Invalid as error:
             raise Invalid("", f"does not go with the job {view.name}: {error}", hint="change that job first") from None
         row.revision, row.updated_at, row.updated_by = row.revision + 1, change.at, change.actor

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from crony.catalog.calendars import Calendars
+from crony.catalog.chains import keep_parents, let_go
 from crony.catalog.keeping import check_calendars, check_size, named_by, names_of
 from crony.catalog.pools import Pools
 from crony.catalog.publishing import Publisher
@@ -26,7 +27,7 @@ from crony.domain.signing import Sealer
 from crony.errors import Conflict, Invalid, NotFound
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys, prefix_end
-from crony.store import audit, calendars, objects
+from crony.store import audit, calendars, objects, parents
 from crony.store import cursor as cursors
 from crony.store.cursor import Paged, limit_of
 from crony.store.db import Database
@@ -143,9 +144,11 @@ class Catalog:
             row = self._row(session, job, lock=True, deleted_by=save)
             if row.deleted_at is None:
                 _expect(row, revision)
+                let_go(session, row.id, row.name, "deleted")
                 row.revision, row.live_name, row.deleted_at = row.revision + 1, None, _now()
                 row.updated_at, row.updated_by = row.deleted_at, actor
                 objects.name_them(session, row.id, {})
+                parents.name_them(session, row.id, ())
                 self._note(session, row, "delete", save, entry, actor, address)
             return view_of(row)
 
@@ -178,6 +181,8 @@ class Catalog:
             if document == row.document and not again:
                 return view_of(row)
             self._name_free(session, new.name, row.id)
+            if new.name != row.name:
+                let_go(session, row.id, row.name, "renamed")
             row.name = row.live_name = new.name
             row.document, row.enabled, row.revision = document, new.enabled, row.revision + 1
             row.search = searchable(document)
@@ -207,7 +212,7 @@ class Catalog:
         names = names_of(job.schedules)
         known = calendars.contents(session, names, hold=True)
         check_calendars(job.schedules, known, many=job.many)
-        check_size(job, known)
+        check_size(job, known, keep_parents(session, ident, job))
         self.pools.check(((f"limits[{index}]", name) for index, name in enumerate(job.limits)), session)
         objects.name_them(session, ident, named_by(job))
 

@@ -37,10 +37,13 @@ def check_calendars(schedules: Sequence[Schedule], known: Mapping[str, Calendar]
                 raise Invalid(field, f"names {name}, which there is not", hint="save that calendar first")
 
 
-def check_size(job: Job, known: Mapping[str, Calendar]) -> None:
-    """Refuse a job that would be too large to be published with its days. Raises `Invalid`, as `parse` does."""
-    if names_of(job.schedules):
-        parse(job.filled(known).document())
+def check_size(job: Job, known: Mapping[str, Calendar], parents: Mapping[str, str]) -> None:
+    """Refuse a job that would be too large to be published with its days and the ids of its parents.
+
+    Raises `Invalid`, as `parse` does.
+    """
+    if names_of(job.schedules) or parents:
+        parse(job.filled(known, parents).document())
 
 
 def due_schedules(job: Job, ident: str, known: Mapping[str, Calendar]) -> tuple[Schedule, ...]:

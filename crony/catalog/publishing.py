@@ -24,7 +24,7 @@ from crony.etcd.keys import Keys, prefix_end
 from crony.etcd.txn import Txn
 from crony.lifecycle.publish import NEWER, publish, refuse_past
 from crony.lifecycle.taken import taken_in
-from crony.store import calendars
+from crony.store import calendars, parents
 from crony.store.db import Database
 from crony.store.models import JobRow
 
@@ -94,13 +94,20 @@ class Publisher:
         return published
 
     def _filled(self, job: Job) -> Job:
-        """The job with its calendars as they are now: later than the view of it, so never older than it needs."""
-        names = names_of(job.schedules)
-        if not names:
+        """The job with its calendars as they are now: later than the view of it, so never older than it needs.
+
+        And with the ids of its parents, which nobody renames while it names them.
+        """
+        names, after = names_of(job.schedules), job.after.jobs if job.after else ()
+        if not names and not after:
             return job
         known = self.db.read(lambda session: calendars.contents(session, names))
+        above = self.db.read(lambda session: parents.ids_of(session, after))
+        for name in after:
+            if name not in above:
+                raise NotFound(f"There is no job {name}", hint="save it, or take it out of the job")
         try:
-            return job.filled(known)
+            return job.filled(known, above)
         except KeyError as missing:
             raise NotFound(
                 f"There is no calendar {missing.args[0]}", hint="save it, or take it out of the job"

@@ -165,6 +165,7 @@ def get(name: str, api: Api, form: str) -> None:
 @click.option("--run-timeout", metavar="DURATION", help="An attempt may take this long.")
 @click.option("--retries", type=int, metavar="N")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Only on nodes with this label.")
+@click.option("--no-chain", is_flag=True, help="Jobs that run after it do not follow this run.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended; exit code 6 unless it succeeded.")
 @click.option(
     "--timeout", "patience", type=float, metavar="SECONDS", help="With --wait: at most so long (exit code 7)."
@@ -181,6 +182,7 @@ def run(
     run_timeout: str | None,
     retries: int | None,
     labels: tuple[str, ...],
+    no_chain: bool,
     wait: bool,
     patience: float | None,
     api: Api,
@@ -198,6 +200,7 @@ def run(
         "labels": pairs(labels, "--label"),
         "timeout": run_timeout,
         "retries": retries,
+        "chain": False if no_chain else None,
     }
     body = {key: value for key, value in wanted.items() if value not in (None, {})}
     answer = api.call("POST", f"jobs/{segment(name)}:run", body=body)

@@ -14,7 +14,7 @@ from crony.dev.audit import Definition, Facts
 from crony.domain.backfill import Backfill
 from crony.domain.ids import parse_run_id, place_ident
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Done, UnknownRecord
+from crony.domain.run import Done, Trigger, UnknownRecord
 from crony.domain.signing import peek
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys, prefix_end
@@ -201,7 +201,9 @@ class Ledger:
             job = self._jobs.setdefault(parts.job, _Job())
             if outcome.final and parts.fire is not None:
                 job.overs[parts.fire] = outcome.ended_at
-            if outcome.kind == Kind.SKIPPED:
+            if outcome.kind == Kind.SKIPPED and outcome.trigger == Trigger.CHAIN:
+                pass  # no fire of its own
+            elif outcome.kind == Kind.SKIPPED:
                 first = int(outcome.fire_at or parts.fire or 0)
                 job.skips[run] = (first, outcome.to_at or first, outcome.count, outcome.reason)
             else:

@@ -73,6 +73,12 @@ def fresh_run_id(job: str, generation: int) -> str:
     return f"{job}.{generation}.{fresh('m')}"
 
 
+def chained_run_id(job: str, generation: int, after: str) -> str:
+    """The run of a job that follows `after`: the same for the same, whoever asks for it, and however often."""
+    number = int.from_bytes(hashlib.sha256(f"{job}\0{after}".encode()).digest()[:13])
+    return f"{job}.{generation}.c" + "".join(_ALPHABET[number >> 5 * place & 31] for place in range(20))
+
+
 def backfill_id() -> str:
     """A new id of a backfill."""
     return fresh("b")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from crony.clock import rfc3339
 from crony.domain.action import parse_action
+from crony.domain.after import After, parse_after
 from crony.domain.calendar import Calendar
 from crony.domain.callback import Asynchronous, parse_asynchronous
 from crony.domain.check import choice, fields, flag, integer, invisible, join, listing, plain, texts
@@ -35,9 +36,9 @@ PARAMS = 32 * 1024
 _KNOWN = (
     "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "pause_after", "overlap",
     "overlap_limit", "action", "params", "timeout", "retry", "delivery", "on_node_loss", "on_cut", "routing",
-    "priority", "limits", "async",
+    "priority", "limits", "async", "after",
 )  # fmt: skip
-_LATER = ("after", "alerts")
+_LATER = ("alerts",)
 _OF_SCHEDULE = ("calendars", *WINDOW)
 OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
 OVERLAP_LIMIT = 100
@@ -127,6 +128,8 @@ class Job:
     """Names of the pools in each of which a run needs a slot."""
     asynchronous: Asynchronous | None
     """What its callee is granted when it answers later (the field `async`); None: it must answer at once."""
+    after: After | None = None
+    """Whose ends it follows; None: nobody's."""
 
     @property
     def after_end(self) -> bool:
@@ -158,11 +161,16 @@ class Job:
             "priority": self.priority,
             "limits": limits_document(self.limits),
             "async": self.asynchronous.document() if self.asynchronous else None,
+            "after": self.after.document() if self.after else None,
         }
 
-    def filled(self, known: Mapping[str, Calendar]) -> Job:
-        """The job with the contents of its calendars, as it is published. Raises `KeyError` when one is missing."""
-        return replace(self, schedules=tuple(schedule.filled(known) for schedule in self.schedules))
+    def filled(self, known: Mapping[str, Calendar], parents: Mapping[str, str] | None = None) -> Job:
+        """The job with the contents of its calendars and, where given, the ids of its parents, as it is published.
+
+        Raises `KeyError` when one is missing.
+        """
+        after = self.after.filled(parents) if self.after and parents is not None else self.after
+        return replace(self, schedules=tuple(schedule.filled(known) for schedule in self.schedules), after=after)
 
     def schedule_document(self) -> Any:
         """The `schedule` field in normal form: a mapping, a list of them, or None."""
@@ -216,6 +224,7 @@ def parse(document: Any) -> Job:
         priority=integer(_or(given, "priority", 0), "priority", 0, 9),
         limits=parse_limits(given.get("limits")),
         asynchronous=parse_asynchronous(given.get("async")),
+        after=parse_after(given.get("after")),
     )
 
 

@@ -36,6 +36,7 @@ class SkipReason(StrEnum):
     DELETED = "deleted"
     RESTORED = "restored"  # etcd was restored from a backup, and nobody knows what became of the fire
     NO_NODE = "no_node"
+    PARENT = "parent"  # a job that it runs after did not end as awaited
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ class Outcome(Record):
     count: int = 1
     """How many fires a skip stands for."""
     idem: str = ""
+    chain: str = ""
+    """As in the envelope: the run that its chain began with, whose end it follows, and whether nothing follows."""
+    cause: str = ""
+    no_chain: bool = False
     parts: int = 0
     """How many parts its run has; 0: it is not split."""
     held: bool = False

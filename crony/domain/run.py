@@ -42,6 +42,7 @@ class Trigger(StrEnum):
     API = "api"
     ENQUEUE = "enqueue"
     BACKFILL = "backfill"
+    CHAIN = "chain"  # a run of another job has ended
 
 
 class WaitReason(StrEnum):
@@ -145,6 +146,12 @@ class Envelope(Record):
     """Why this node: the candidates and what was passed over, in one sentence."""
     idem: str = ""
     """The idempotency key that the run was asked for with."""
+    chain: str = ""
+    """The run that its chain began with; empty: it begins one itself."""
+    cause: str = ""
+    """The run whose end it follows; empty: none's."""
+    no_chain: bool = False
+    """Nothing follows its end."""
     deliveries: int = 0
     """Times this attempt was claimed by nodes that then were lost before the work started."""
     losses: int = 0
@@ -221,6 +228,10 @@ class Request(Record):
     """The idempotency key as given, for the archive."""
     by: str = ""
     """Who asked: user, token or process."""
+    chain: str = ""
+    """As in the envelope, like `cause` and `no_chain`."""
+    cause: str = ""
+    no_chain: bool = False
     requested_at: float = 0.0
     reason: str = ""
     outcome: str = ""

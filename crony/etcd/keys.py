@@ -58,6 +58,15 @@ class Keys:
         return f"{self.root}obj/{kind}/{ident}"
 
     @property
+    def chains(self) -> str:
+        """Changes with every change of which jobs follow which: who acts on those compares it."""
+        return f"{self.root}obj/chains"
+
+    def chain(self, job: str) -> str:
+        """Whose ends a job follows; there are none for most jobs."""
+        return self.obj("chain", job)
+
+    @property
     def pools(self) -> str:
         """Prefix of the slots of all pools."""
         return f"{self.root}pool/"

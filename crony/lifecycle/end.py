@@ -77,6 +77,9 @@ def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **
         params=envelope.params or None,
         why=envelope.why,
         idem=envelope.idem,
+        chain=envelope.chain,
+        cause=envelope.cause,
+        no_chain=envelope.no_chain,
         awaited=envelope.awaited,
         parts=envelope.parts,
     )

@@ -56,6 +56,10 @@ class LiveRun:
     """How many parts its run has; 0: it is not split."""
     ended: int = 0
     """Of a whole run in parts: how many of them have ended."""
+    chain: str = ""
+    """The run that its chain began with; empty: it begins one itself."""
+    cause: str = ""
+    """The run whose end it follows."""
 
 
 def live_runs(client: Client, keys: Keys, *, job: str | None = None, run: str | None = None) -> list[LiveRun]:
@@ -107,6 +111,8 @@ def _requested(kv: KV) -> LiveRun | None:
         priority=request.priority or 0,
         requested_at=request.requested_at,
         generation=request.generation,
+        chain=request.chain,
+        cause=request.cause,
     )
 
 
@@ -228,4 +234,6 @@ def _live(
         pools=tuple(str(name) for name in envelope.pools),
         part=envelope.part,
         parts=envelope.parts if envelope.part is not None else 0,
+        chain=envelope.chain,
+        cause=envelope.cause,
     )

@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 from crony.clock import rfc3339
 from crony.domain import afterend
+from crony.domain.chain import Link
 from crony.domain.job import Job
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Outcome, SkipReason
@@ -213,7 +214,26 @@ class _Plan:
             txn.put(keys.done(live.id), self.new_done.encode())
         for skip in self.skips:
             txn.put(keys.out(skip.run, 0), skip.encode())
+        self._link(txn)
         return txn
+
+    def _link(self, txn: Txn) -> None:
+        """Keep beside the job whose ends it follows, for whoever settles those."""
+        keys, link = self.keys, Link.of(self.live)
+        if link is None and not self._followed():
+            return
+        if link is not None:
+            txn.put(keys.chain(self.live.id), link.encode())
+        else:
+            txn.delete(keys.chain(self.live.id))
+        txn.put(keys.chains, self.live.id.encode())
+
+    def _followed(self) -> bool:
+        """Whether the job followed others before; of one that cannot be read, perhaps."""
+        was = self.found.live
+        if was is None or was.deleted:
+            return False
+        return (was.document or {}).get("after") is not None
 
     def has_name(self) -> bool:
         """Whether there is nothing to do about the name."""

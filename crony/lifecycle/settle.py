@@ -2,7 +2,8 @@
 
 The alerts of those outcomes are put in the same transaction: a failure behind the position has its alert, or was
 counted because there was no room for it. So are the requests to the leader of a job some of whose runs are awaited
-(a delay after the end, say): an end behind the position has been told, once.
+(a delay after the end, say): an end behind the position has been told, once. And so are the requests for runs of jobs
+that follow others, or the records why they do not run: who follows whom is compared, as a save may have changed it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from crony.domain import ids
+from crony.domain import chain, ids
 from crony.domain.alert import Alert, AlertKind, run_failed
+from crony.domain.chain import End, Graph
 from crony.domain.outcome import Outcome
 from crony.domain.run import Record, Request, UnknownRecord
 from crony.etcd.keys import Keys
@@ -24,6 +26,8 @@ MOST_ENDS = 50
 """Most awaited ends told by one settle."""
 MOST_WHOLES = 15
 """Most runs of whose parts one settle tells."""
+MOST_WRITES = 95
+"""Most alerts, requests and records of one settle: a transaction has 100 operations."""
 _AWAITED = b'"awaited":true'
 
 
@@ -47,18 +51,29 @@ class Consequences:
     alerts: Sequence[Alert]
     """At most `MOST_ALERTS`, each once."""
     requests: Mapping[str, Request]
-    """By request id: at most `MOST_ENDS` awaited ends, whose ids sort as the outcomes do, and at most `MOST_WHOLES`
-    runs of which parts ended."""
+    """By request id: at most `MOST_ENDS` awaited ends, whose ids sort as the outcomes do, at most `MOST_WHOLES`
+    runs of which parts ended, and runs of jobs that follow others."""
+    skips: Sequence[Outcome] = ()
+    """Records of jobs that follow others and do not run."""
 
 
-def consequences(keys: Keys, outcomes: Iterable[tuple[int, str, bytes]], position: Position) -> Consequences:
+def consequences(
+    keys: Keys,
+    outcomes: Iterable[tuple[int, str, bytes]],
+    position: Position,
+    graph: Graph | None = None,
+    now: float = 0.0,
+) -> Consequences:
     """Go from `position` over `outcomes` (revision, key, value), in order, as far as one transaction can.
+
+    `graph`: which jobs follow which (None: no job any), `now`: when that is asked for.
 
     The final failure of a part is no alert: that of its run will be, and names it.
     """
     alerts: dict[str, Alert] = {}
     ends: dict[str, Request] = {}
     parts: dict[str, Request] = {}
+    chained: list[chain.Consequence] = []
     for revision, key, value in outcomes:
         run = key.removeprefix(keys.outs).split("/")[0]
         whole = ids.whole(run)
@@ -66,10 +81,13 @@ def consequences(keys: Keys, outcomes: Iterable[tuple[int, str, bytes]], positio
         part = _part_ended(run, whole, value, parts.get(whole)) if whole != run else None
         if part is not None and alert is not None and alert.kind == AlertKind.RUN_FAILED:
             alert = None
+        follows = _followed(run, value, graph, now) if graph is not None else []
+        written = len(alerts) + len(ends) + len(parts) + len(chained)
         if (
             (alert is not None and len(alerts) >= MOST_ALERTS)
             or (end is not None and len(ends) >= MOST_ENDS)
             or (part is not None and whole not in parts and len(parts) >= MOST_WHOLES)
+            or (follows and written + 3 + len(follows) > MOST_WRITES)
         ):
             break
         if alert is not None:
@@ -78,9 +96,21 @@ def consequences(keys: Keys, outcomes: Iterable[tuple[int, str, bytes]], positio
             ends[f"s{revision:016x}.{run}"] = end
         if part is not None:
             parts[whole] = part
+        chained += follows
         position = Position(revision, key)
     requests = {**ends, **{f"p{position.revision:016x}.{whole}": told for whole, told in parts.items()}}
-    return Consequences(position, tuple(alerts.values()), requests)
+    requests |= dict(each.request for each in chained if each.request)
+    skips = tuple(each.skip for each in chained if each.skip)
+    return Consequences(position, tuple(alerts.values()), requests, skips)
+
+
+def _followed(run: str, value: bytes, graph: Graph, now: float) -> list[chain.Consequence]:
+    """What the end of a run comes to for the jobs that follow its job."""
+    links = graph.after(run.split(".")[0])
+    end = End.of(value) if links else None
+    if end is None or end.run != run:
+        return []
+    return chain.consequences(end, links, graph, now)
 
 
 def _ended(run: str, value: bytes) -> Request | None:
@@ -120,11 +150,15 @@ def settle(
     position: Position,
     alerts: Iterable[Alert] = (),
     requests: Mapping[str, Request] | None = None,
+    skips: Iterable[Outcome] = (),
+    chains_seen: int = 0,
 ) -> Move:
-    """Advance the position, put the alerts, tell the leaders; two leaders cannot both.
+    """Advance the position, put the alerts, tell the leaders, ask for what follows; two leaders cannot both.
 
-    An alert that is there already is put again: it says the same, and refusing would stop every later one.
+    An alert or a request that is there already is put again: it says the same, and refusing would stop every later one.
+    `chains_seen`: revision up to which it is known which jobs follow which.
     """
     puts = {keys.settled: position.encode()} | {keys.alert(alert.id): alert.encode() for alert in alerts}
     puts |= {keys.run_in(ident): request.encode() for ident, request in (requests or {}).items()}
-    return Move({keys.settled: settled_seen}, puts=puts, proof=keys.settled)
+    puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
+    return Move({keys.settled: settled_seen, keys.chains: chains_seen}, puts=puts, proof=keys.settled)

@@ -106,7 +106,8 @@ class _Rows:
         put(session, RunRow, self.runs, _RUN_CHANGES)
 
 
-_FIXED = frozenset({"id", "job_id", "generation", "trigger_kind", "fire_at", "sort_at", "parent_id", "part"})
+_FIXED = frozenset({"id", "job_id", "generation", "trigger_kind", "fire_at", "sort_at", "parent_id", "part", "chain_id",
+                    "cause_id"})  # fmt: skip
 _NEWER = "runs.state <> 'ended' AND ({state} = 'ended' OR {attempt} >= runs.attempt)"
 
 
@@ -132,6 +133,9 @@ def _fits(outcome: Outcome) -> None:
     for name, value, most in (("run", outcome.run, RUN), ("job", outcome.job, ID), ("kind", outcome.kind, 20)):
         if not isinstance(value, str) or not 0 < len(value) <= most or clean(value) != value:
             raise ValueError(f"{name} is not an id")
+    for name, value in (("chain", outcome.chain), ("cause", outcome.cause)):
+        if not isinstance(value, str) or len(value) > RUN or clean(value) != value:
+            raise ValueError(f"{name} is not a run id")
     for number in (outcome.attempt, outcome.generation, outcome.revision):
         if isinstance(number, bool) or not isinstance(number, int):
             raise ValueError("attempt, generation and revision must be whole numbers")
@@ -196,6 +200,8 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "parent_id": ids.whole(outcome.run) if part is not None else None,
         "part": part,
         "parts": outcome.parts or None,
+        "chain_id": outcome.chain or None,
+        "cause_id": outcome.cause or None,
     }
 
 
@@ -213,6 +219,8 @@ def _skip(outcome: Outcome) -> dict[str, Any]:
         "to_at": outcome.to_at,
         "fires": outcome.count,
         "decided_at": outcome.ended_at,
+        "chain_id": outcome.chain or None,
+        "cause_id": outcome.cause or None,
     }
 
 

@@ -123,6 +123,23 @@ class JobObjectRow(Base):
     __table_args__ = (Index("ix_job_objects_job", "job_id"), _MYSQL)
 
 
+class JobParentRow(Base):
+    """That a job, as last saved, runs after another."""
+
+    __tablename__ = "job_parents"
+    parent_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
+    __table_args__ = (Index("ix_job_parents_job", "job_id"), _MYSQL)
+
+
+class ChainLockRow(Base):
+    """One row, which every save locks that changes who runs after whom: two at once could close a circle."""
+
+    __tablename__ = "chain_lock"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    __table_args__ = (_MYSQL,)
+
+
 class RunRow(Base):
     """A run as far as the archive knows it. Once `state` is ended nothing in the row changes."""
 
@@ -154,8 +171,13 @@ class RunRow(Base):
     """Which part, from 0."""
     parts: Mapped[int | None] = mapped_column(Integer)
     """How many parts its run has; None: it is not split."""
+    chain_id: Mapped[str | None] = mapped_column(String(RUN))
+    """The run that its chain began with; None: it began one itself."""
+    cause_id: Mapped[str | None] = mapped_column(String(RUN))
+    """The run whose end it follows."""
     __table_args__ = (
         Index("ix_runs_parent", "parent_id", "part"),
+        Index("ix_runs_chain", "chain_id"),
         Index("ix_runs_sort", "sort_at", "id"),
         Index("ix_runs_job", "job_id", "sort_at", "id"),
         Index("ix_runs_outcome", "outcome", "sort_at", "id"),
@@ -205,7 +227,11 @@ class SkipRow(Base):
     to_at: Mapped[float | None]
     count: Mapped[int] = mapped_column("fires", BigInteger)
     decided_at: Mapped[float]
+    chain_id: Mapped[str | None] = mapped_column(String(RUN))
+    """As of a run: its chain, and the run whose end let it not run."""
+    cause_id: Mapped[str | None] = mapped_column(String(RUN))
     __table_args__ = (
+        Index("ix_skips_chain", "chain_id"),
         Index("ix_skips_sort", "decided_at", "run_id"),
         Index("ix_skips_job", "job_id", "decided_at", "run_id"),
         _MYSQL,

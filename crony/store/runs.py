@@ -79,6 +79,10 @@ class RunView:
     part: int | None = None
     parts: int = 0
     """How many parts its run has; 0: it is not split."""
+    chain: str = ""
+    """The run that its chain began with; empty: it began one itself."""
+    cause: str = ""
+    """The run whose end it follows."""
 
     @property
     def duration(self) -> float | None:
@@ -100,6 +104,8 @@ class SkipView:
     count: int
     decided_at: float
     trigger: str
+    chain: str = ""
+    cause: str = ""
 
 
 def list_runs(
@@ -355,6 +361,7 @@ def _view(row: RunRow, tries: list[AttemptView] | None = None) -> RunView:
         row.id, row.job_id, row.job_name, row.generation, row.revision, row.trigger, row.state, row.outcome, row.reason,
         row.attempt, row.code, row.node, row.fire_at, row.requested_at, row.started_at, row.ended_at, row.result,
         row.params, row.why, row.idem, tries or [], row.parent_id or "", row.part, row.parts or 0,
+        row.chain_id or "", row.cause_id or "",
     )  # fmt: skip
 
 
@@ -362,12 +369,13 @@ def _skipped(row: SkipRow) -> RunView:
     reason = f"{row.reason}: {row.detail}" if row.detail else row.reason
     return RunView(
         row.run_id, row.job_id, row.job_name, row.generation, row.revision, row.trigger, "ended", "skipped", reason,
-        0, None, "", row.fire_at, None, None, row.decided_at, None, None, "", "",
+        0, None, "", row.fire_at, None, None, row.decided_at, None, None, "", "", chain=row.chain_id or "",
+        cause=row.cause_id or "",
     )  # fmt: skip
 
 
 def _skip_view(row: SkipRow) -> SkipView:
     return SkipView(
         row.run_id, row.job_id, row.job_name, row.reason, row.detail, row.fire_at, row.to_at, row.count,
-        row.decided_at, row.trigger,
+        row.decided_at, row.trigger, row.chain_id or "", row.cause_id or "",
     )  # fmt: skip

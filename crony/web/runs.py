@@ -66,6 +66,10 @@ class Run:
     """Which part, from 0."""
     parts: int = 0
     """How many parts its run has; 0: it is not split."""
+    chain: str = ""
+    """The run that its chain began with; empty: it began one itself."""
+    cause: str = ""
+    """The run whose end it follows."""
     parts_ended: int | None = None
     """Of a whole run whose parts are under way: how many have ended."""
 
@@ -102,8 +106,10 @@ class Run:
 
     @property
     def lateness(self) -> float | None:
-        """Seconds from the nominal instant (or the request) to the first start; a backfill is not late by years."""
-        due = self.fire_at if self.fire_at is not None and self.trigger != Trigger.BACKFILL else self.requested_at
+        """Seconds from the nominal instant (or the request) to the first start; a backfill is not late by years, nor a
+        run that follows another by how long that took."""
+        asked = self.fire_at is None or self.trigger in (Trigger.BACKFILL, Trigger.CHAIN)
+        due = self.requested_at if asked else self.fire_at
         return None if due is None or self.started_at is None else self.started_at - due
 
 
@@ -197,7 +203,7 @@ def from_archive(view: RunView) -> Run:
         reason=view.reason, attempt=view.attempt, code=view.code, node=view.node, fire_at=view.fire_at,
         requested_at=view.requested_at or None, started_at=view.started_at, ended_at=view.ended_at, result=view.result,
         params=view.params, why=view.why, idem=view.idem, attempts=tuple(view.attempts), parent=view.parent,
-        part=view.part, parts=view.parts,
+        part=view.part, parts=view.parts, chain=view.chain, cause=view.cause,
     )  # fmt: skip
 
 
@@ -213,7 +219,7 @@ def from_live(alive: LiveRun) -> Run:
         due_at=alive.due_at or None, started_at=_started(alive) if running and not whole else None,
         deadline_at=alive.deadline_at or None, beat=alive.beat, why=alive.why,
         parent=ids.whole(alive.run) if alive.part is not None else "", part=alive.part, parts=alive.parts,
-        parts_ended=alive.ended if whole else None,
+        parts_ended=alive.ended if whole else None, chain=alive.chain, cause=alive.cause,
     )  # fmt: skip
 
 
@@ -232,7 +238,7 @@ def from_outcomes(outcomes: list[Outcome]) -> Run:
         node=last.node, fire_at=last.fire_at, requested_at=last.requested_at or None, started_at=started,
         ended_at=last.ended_at if last.final else None, result=last.result, params=last.params, why=last.why,
         idem=last.idem, attempts=tuple(_attempts(outcomes)), parent=ids.whole(last.run) if part is not None else "",
-        part=part, parts=last.parts,
+        part=part, parts=last.parts, chain=last.chain, cause=last.cause,
     )  # fmt: skip
 
 

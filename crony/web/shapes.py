@@ -78,6 +78,8 @@ def run(found: Run, *, attempts: bool = False) -> dict[str, Any]:
         "part": found.part,
         "parts": found.parts or None,
         "parts_ended": found.parts_ended,
+        "chain": found.chain or None,
+        "cause": found.cause or None,
     }
     if attempts:
         body["route"] = route(found.grounds)
@@ -136,6 +138,8 @@ def skip(view: SkipView) -> dict[str, Any]:
         "count": view.count,
         "decided_at": rfc3339(view.decided_at),
         "trigger": view.trigger,
+        "chain": view.chain or None,
+        "cause": view.cause or None,
     }
 
 

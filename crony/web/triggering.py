@@ -50,6 +50,7 @@ class RunOptions(Options):
     """Body of `jobs/{job}:run`."""
 
     params: dict[str, Any] = Field(default_factory=dict, description="merged over the job's params")
+    chain: Annotated[bool, Field(description="false: jobs that run after it do not follow this run")] = True
 
 
 class TaskOptions(Options):
@@ -74,7 +75,7 @@ def run_job(
         raise Invalid("labels", "do not go with the job's strategy any", hint=hint)
     request = Request(
         kind="run", job=view.id, name=view.name, generation=view.generation, trigger=trigger.value,
-        params=parse_params(options.params), **_common(web, identity, options),
+        params=parse_params(options.params), no_chain=not options.chain, **_common(web, identity, options),
     )  # fmt: skip
     return _submit(web, identity, request, options, key, address)
 

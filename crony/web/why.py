@@ -175,7 +175,7 @@ def _skip(web: Web, job: str, at: int) -> SkipView | None:
 def _skip_of(outcome: Outcome) -> SkipView:
     return SkipView(
         outcome.run, outcome.job, outcome.name, outcome.reason, outcome.detail, outcome.fire_at, outcome.to_at,
-        outcome.count, outcome.ended_at, outcome.trigger,
+        outcome.count, outcome.ended_at, outcome.trigger, outcome.chain, outcome.cause,
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class World:
             keys.run_wait(RUN), keys.message("run.n", PLACE), keys.claim("run.n", PLACE), keys.session("alive"),
             keys.settled, keys.out(RUN, 9), keys.nodectl("n"), keys.run_in("q2"), keys.backfill("b1"),
             keys.last_leader(0), keys.alert("old"), keys.run_acc(RUN), keys.run_beat(RUN), keys.run_join(RUN),
-            keys.run_wait(OTHER),
+            keys.run_wait(OTHER), keys.chains,
         ]  # fmt: skip
 
     def send(self, move: Move) -> bool:
@@ -150,7 +150,7 @@ MOVES: dict[str, Callable[[World], Move]] = {
     "drop": lambda w: drop(w.keys, "q", request_seen=w.at[w.keys.run_in("q")]),
     "settle": lambda w: settle(
         w.keys, settled_seen=w.at[w.keys.settled], position=Position(5, "k"), alerts=[ALERT],
-        requests={"s5.r": Request("ended", run=RUN, job=JOB)},
+        requests={"s5.r": Request("ended", run=RUN, job=JOB)}, skips=[out(0)], chains_seen=w.at[w.keys.chains],
     ),
     "tell": lambda w: tell(w.keys, ALERT, gone="gone"),
     "tell of a wait": lambda w: tell(w.keys, ALERT, seen={w.keys.run_wait(RUN): w.at[w.keys.run_wait(RUN)]}),
@@ -209,7 +209,7 @@ RESTS_ON = {
     "expire, silent": {"acc", "beat"},
     "order": {"in", "c"},
     "drop": {"in"},
-    "settle": {"settled"},
+    "settle": {"settled", "chains"},
     "tell": {"alert", "gone"},
     "tell of a wait": {"alert", "wait"},
     "take the lead": {"last"},
@@ -245,6 +245,7 @@ def test_a_move_happens_only_while_nothing_it_rests_on_has_changed(client: Clien
         "nodectl": lambda w: client.put(keys.nodectl("n"), b"2"),
         "cmd": lambda w: client.put(keys.cmd("n", RUN), b"{}"),
         "settled": lambda w: client.put(keys.settled, b"2"),
+        "chains": lambda w: client.put(keys.chains, b"2"),
         "other": lambda w: client.put(keys.run_wait(OTHER), b"2"),
         "join": lambda w: client.put(keys.run_join(RUN), b"2"),
         "out": lambda w: client.put(keys.out(RUN, 9), b"2"),

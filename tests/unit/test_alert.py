@@ -86,7 +86,8 @@ def test_an_attempt_and_the_end_of_one_run_are_one_alert() -> None:
     found = consequences(KEYS, both, Position())
     assert [alert.id for alert in found.alerts] == ["run_failed.r"] and found.position.revision == 2
     move = settle(KEYS, settled_seen=7, position=found.position, alerts=found.alerts)
-    assert set(move.puts) == {KEYS.settled, KEYS.alert("run_failed.r")} and move.seen == {KEYS.settled: 7}
+    assert set(move.puts) == {KEYS.settled, KEYS.alert("run_failed.r")}
+    assert move.seen == {KEYS.settled: 7, KEYS.chains: 0}
 
 
 def test_who_leads_is_noted_and_only_a_change_is_told() -> None:

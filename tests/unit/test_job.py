@@ -80,6 +80,7 @@ FULL = {
     "priority": 9,
     "limits": ["pool:reports", "pool:db"],
     "async": {"deadline": "2h", "heartbeat": "5m"},
+    "after": {"on": "failure", "jobs": ["billing/open-day"]},
 }
 
 
@@ -122,6 +123,7 @@ def test_defaults() -> None:
         "priority": 0,
         "limits": [],
         "async": None,
+        "after": None,
     }  # fmt: skip
     assert parse(document).document() == document
 
@@ -210,7 +212,13 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(params={"a": {1, 2}}), "params.a", "a value of type set"),
     (job(schedule={"at": datetime(2026, 1, 1)}), "schedule.at", "has no offset"),
     # features to come
-    (job(after={"on": "success"}), "after", "is not available yet"),
+    (job(after={"on": "success"}), "after.jobs", "is missing"),
+    (job(after={"jobs": []}), "after.jobs", "names no job"),
+    (job(after={"jobs": "a"}), "after.jobs", "must be a list"),
+    (job(after={"jobs": ["a"], "on": "sucess"}), "after.on", "must be one of success, failure, end"),
+    (job(after={"jobs": ["a", "a"]}), "after.jobs[1]", "is given twice"),
+    (job(after={"jobs": ["a"], "ids": ["j1", "j2"]}), "after.ids", "are not as many as the jobs"),
+    (job(after={"job": ["a"]}), "after.job", "is not a known field"),
     (job(limits="pool:x"), "limits", "must be a list"),
     (job(limits=["reports"]), "limits[0]", "write pool:reports"),
     (job(limits=["pool:A b"]), "limits[0]", "is not the name of a pool"),

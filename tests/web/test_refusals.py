@@ -25,7 +25,7 @@ FILES = (
     "domain/pool.py", "web/pages/pools.py",
     "domain/zones.py", "web/job_fields.py", "web/pages/job_form.py", "catalog/jobs.py",
     "lifecycle/publish.py", "domain/backfill.py", "web/pages/backfills.py", "web/backfilling.py",
-    "lifecycle/backfill.py",
+    "lifecycle/backfill.py", "domain/after.py", "catalog/chains.py",
 )  # fmt: skip
 NAMES = {"hint", "why", "problem", "_HINT"}
 """Variables that hold a message on its way into an error."""

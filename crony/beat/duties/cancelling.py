@@ -173,4 +173,7 @@ def _never_started(request: Request, reason: str, now: float) -> Outcome:
         requested_at=request.requested_at,
         params=request.params or None,
         idem=request.idem,
+        chain=request.chain,
+        cause=request.cause,
+        no_chain=request.no_chain,
     )

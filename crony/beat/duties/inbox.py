@@ -11,8 +11,8 @@ from dataclasses import replace
 from crony.beat import policy
 from crony.beat.commit import Step, Verdict
 from crony.beat.desk import allowed
-from crony.beat.duties import cancelling, splitting
-from crony.beat.duties.lookup import Later, Refused, published
+from crony.beat.duties import cancelling, chaining, splitting
+from crony.beat.duties.lookup import Later, Refused
 from crony.beat.entries import Asked, JobEntry, Joined, own_run
 from crony.beat.handout import IN_LINE, hand
 from crony.beat.office import Office
@@ -148,8 +148,13 @@ class Inbox:
         if request.name.startswith("task:") and not request.generation:
             envelope = self._task(request)
         else:
-            entry, live = published(office, request.job)
-            envelope = office.desk.draft(live, request.run, trigger=request.trigger, at=office.wall())
+            try:
+                entry, live = chaining.published(office, request)
+            except chaining.NotFollowed as no:
+                move = self._admit(asked, office.owner(request.job), skip=no.record)
+                return self._step(asked, move, count="skipped")
+            fire = chaining.fire_of(request)
+            envelope = office.desk.draft(live, request.run, trigger=request.trigger, at=office.wall(), fire_at=fire)
         if envelope.delivery == "at_most_once" and request.retries:
             raise Refused("the job runs at most once: a run of it cannot have retries")
         if request.labels and envelope.strategy == Strategy.ANY:
@@ -252,6 +257,9 @@ class Inbox:
                 requested_at=float(request.requested_at),
                 params=request.params or None,
                 idem=str(request.idem),
+                chain=str(request.chain),
+                cause=str(request.cause),
+                no_chain=request.no_chain is True,
             )
             move = admit(office.keys, asked.id, request_seen=asked.seen, job=office.owner(request.job), end=end)
         except (ValueError, TypeError, AttributeError):

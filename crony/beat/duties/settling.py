@@ -1,7 +1,7 @@
 """Settling: outcomes have their consequences in revision order, then go to the archiver (transaction 16).
 
-The consequences, for now: a run that failed for good is an alert, and the leader of a job is told of an awaited end
-and of parts of runs that ended.
+The consequences, for now: a run that failed for good is an alert, the leader of a job is told of an awaited end
+and of parts of runs that ended, and jobs that follow others are asked to run, or it is recorded why they do not.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Settling:
         office.book.news.outs = len(known) < len(outs)
         due = nsmallest(MOST, (each for each in known if not settled.covers(*each)))
         if due:
-            found = consequences(office.keys, ((seen, key, outs[key][1]) for seen, key in due), settled)
+            told = ((seen, key, outs[key][1]) for seen, key in due)
+            found = consequences(office.keys, told, settled, office.book.graph, office.wall())
             if len(due) == MOST or not found.position.covers(*due[-1]):
                 office.book.news.outs, self._next = True, mono
             self._send(found)
@@ -80,6 +81,8 @@ class Settling:
             position=found.position,
             alerts=told,
             requests=found.requests,
+            skips=found.skips,
+            chains_seen=office.book.seen(office.keys.chains),
         )
 
         def settled(verdict: Verdict) -> None:

@@ -24,7 +24,7 @@ router = APIRouter(tags=["runs"])
 
 State = Literal["requested", "waiting", "queued", "running", "accepted", "ended"]
 Ended = Literal["succeeded", "failed", "timed_out", "cancelled", "lost", "unknown", "refused"]
-Why = Literal["schedule", "manual", "api", "enqueue", "backfill"]
+Why = Literal["schedule", "manual", "api", "enqueue", "backfill", "chain"]
 Text = Annotated[str | None, Query(max_length=255)]
 PIECE = 1 << 20
 """Most bytes of output in one answer."""

@@ -34,7 +34,7 @@ TAIL = 256 * 1024
 PIECE = 128 * 1024
 SHOWS = ("", "live", "bad", *OUTCOME_KINDS, *LIVE_STATES)
 BAD = ("failed", "timed_out", "lost", "unknown", "refused")
-TRIGGERS = ("schedule", "manual", "api", "enqueue", "backfill")
+TRIGGERS = ("schedule", "manual", "api", "enqueue", "backfill", "chain")
 
 
 @router.get("/runs", dependencies=[Depends(VIEWER)])
@@ -44,7 +44,7 @@ def page(
     job: Annotated[str, Query(max_length=255)] = "",
     show: Annotated[str, Query(max_length=20)] = "",
     node: Annotated[str, Query(max_length=255)] = "",
-    trigger: Literal["", "schedule", "manual", "api", "enqueue", "backfill"] = "",
+    trigger: Literal["", "schedule", "manual", "api", "enqueue", "backfill", "chain"] = "",
     cursor: Annotated[str | None, Query(max_length=2000)] = None,
 ) -> Response:
     """Runs, newest first."""
