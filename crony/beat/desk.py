@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 
 from crony.beat.pools import Pools
 from crony.beat.router import Router
@@ -114,7 +113,7 @@ class Desk:
             changes["retry"] = {**envelope.retry, "max": int(request.retries)}
         if request.requested_at:
             changes["requested_at"] = request.requested_at
-        return replace(envelope, **changes)  # type: ignore[arg-type]
+        return envelope.but(**changes)
 
     def place(self, envelope: Envelope, *, at: float) -> Dispatch | Wait:
         """A run's first attempt for the best node, or the record with which it waits for a slot or a node."""
@@ -135,8 +134,7 @@ class Desk:
         if route is None:
             self._pools.give_back(slots)
             return None
-        told = replace(
-            envelope,
+        told = envelope.but(
             queue=route.queue,
             incarnation=route.incarnation,
             why=route.why,
@@ -158,13 +156,12 @@ class Desk:
                 raise NotSplit(SkipReason.NO_NODE, self.why_nobody(envelope))
             if len(nodes) > MOST_NODES:
                 raise NotSplit(SkipReason.ERROR, f"{len(nodes)} nodes fit; a broadcast goes to {MOST_NODES} at most")
-            envelope = replace(envelope, parts=len(nodes), why=why)
+            envelope = envelope.but(parts=len(nodes), why=why)
         return Join(envelope.run, self._sealed(envelope), envelope.parts, at, nodes)
 
     def part(self, told: Envelope, join: Join, number: int) -> Envelope:
         """The first attempt of one part of a run whose own envelope is `told`."""
-        return replace(
-            told,
+        return told.but(
             run=ids.part_id(told.run, number),
             part=number,
             parts=join.total,
@@ -179,7 +176,7 @@ class Desk:
 
     def again(self, envelope: Envelope) -> bytes:
         """The message of the same attempt for the same node, good for another while."""
-        return self._message(replace(envelope, expires_at=self._now() + EXPIRES))
+        return self._message(envelope.but(expires_at=self._now() + EXPIRES))
 
     def park(self, envelope: Envelope, reason: str, *, at: float, due_at: float = 0.0, detail: str = "") -> Wait:
         """A run that has not had an attempt yet, as a waiting record."""
@@ -189,7 +186,7 @@ class Desk:
 
     def _sealed(self, envelope: Envelope) -> str:
         """Sealed, and addressed to nobody."""
-        return self._sealer.seal(replace(envelope, queue="", incarnation="", slots=[]).payload()).decode()
+        return self._sealer.seal(envelope.but(queue="", incarnation="", slots=[]).brief()).decode()
 
     def open(self, sealed: str) -> Envelope:
         """The envelope behind a seal of a trusted centre. Raises `BadSeal` or `UnknownRecord`."""
@@ -213,9 +210,11 @@ class Desk:
         if told.action.get("kind") == "python":
             # The runner keeps the timeout. A child that has an end to write waits for etcd as long as that may take.
             soft, hard = told.timeout, told.timeout + PATIENCE
-        sealed = self._sealer.seal(told.payload()).decode()
+        sealed = self._sealer.seal(told.brief()).decode()
         ident = f"{told.run}:{told.attempt}"
-        return wire.task_message(TASK, ident, [sealed], {}, priority=told.priority, soft_limit=soft, hard_limit=hard)
+        return wire.task_message(
+            TASK, ident, [sealed], {}, priority=told.priority, soft_limit=soft, hard_limit=hard, shown=told.name[:100]
+        )
 
 
 def allowed(task: str, imports: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from crony.clock import rfc3339
@@ -22,6 +22,7 @@ AT_ONCE = 20
 """Most runs of one job in one transaction (S6)."""
 MESSAGES = 250 * 1024
 """Most bytes, about, of the messages of one decision: large documents go out fewer at a time."""
+UNKNOWN = -1
 SLICE = 5000
 """Most instants looked at in one decision; the next decision goes on from there."""
 
@@ -48,6 +49,8 @@ class Plan:
     skips: tuple[Skipped, ...] = ()
     rest: tuple[int, ...] = ()
     """Instants left to a backfill."""
+    following: int | None = field(default=UNKNOWN, compare=False)
+    """What is due next after `upto` by the same schedules; UNKNOWN: it was not looked at."""
 
 
 def at_once(document: int, most: int = AT_ONCE) -> int:
@@ -116,6 +119,12 @@ def decide(
         return None
     skips: list[Skipped | None] = []
     late_to = max(done, math.ceil(now - job.misfire.after) - 1)
+    if first > late_to and not live.replaced and not live.paused_until and most:
+        following = live.next_due(first)
+        if following is None or following > now:  # nearly always: one instant, and on time
+            taken = turns(job, (first,), busy=bool(busy), waiting=waiting, most=most)
+            over = _overlapping(job, taken.over, busy)
+            return Plan(first, tuple(taken.go), tuple(taken.wait), (over,) if over else (), (), following)
     current = live.due_between(max(late_to, first - 1), math.floor(now), SLICE)
     late: list[int] = []
     if first <= late_to:

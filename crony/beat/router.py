@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
+from typing import NamedTuple
 
 from crony.beat.book import Book
 from crony.domain.grounds import Grounds, grounds
 from crony.domain.placing import ANY_QUEUE
 from crony.domain.queues import shared
-from crony.domain.routing import Busy, Choice, Strategy, Wheel, draw, least_busy, rendezvous
+from crony.domain.routing import Busy, Choice, Shares, Strategy, Usable, Wheel, draw, least_busy, rendezvous
 from crony.domain.run import Envelope
 
 NEEDS = 5000
@@ -31,8 +32,7 @@ _LAST = ("not the node asked for", "excluded by the job")
 """What the job itself says is told last: a reader looks for what he does not know."""
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """What an attempt asks of its node; with `queue`, of those that take from this shared queue."""
 
     kind: str
@@ -47,12 +47,8 @@ class Need:
         kind = str(envelope.action.get("kind", ""))
         if envelope.strategy == Strategy.ANY:
             return cls(kind, (), None, (), envelope.shared or ANY_QUEUE)
-        return cls(
-            kind,
-            tuple(sorted(envelope.labels.items())),
-            envelope.node,
-            tuple(envelope.exclude),
-        )
+        labels = tuple(sorted(envelope.labels.items())) if envelope.labels else ()
+        return cls(kind, labels, envelope.node, tuple(envelope.exclude))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +57,9 @@ class Field:
 
     fits: Mapping[str, int]
     refused: Sequence[tuple[str, Sequence[str]]]
+    shares: Shares
+    said: dict[str, str] = field(default_factory=dict)
+    """Node -> the line that says why, where its turn alone decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,8 @@ class Router:
         field = self._field(need)
         if strategy is Strategy.ANY:
             return _share(need, field)
+        if strategy is Strategy.WEIGHTED and field.fits and not avoid:
+            return self._in_turn(envelope, field)
         busy = self._busy(field.fits) if strategy is Strategy.LEAST_BUSY else {}
         choice = self._pick(strategy, envelope, field.fits, busy, avoid)
         if choice is None:
@@ -103,6 +104,17 @@ class Router:
         said = _said(choice, strategy, field, busy, avoid)
         self._book.load.promise(envelope.run, facts.queue, self._mono())
         return Route(choice.node, facts.queue, facts.incarnation, said.text())
+
+    def _in_turn(self, envelope: Envelope, field: Field) -> Route:
+        """As most runs are routed: by turns among all that fit."""
+        node = self._wheel.turn(field.shares)
+        why = field.said.get(node)
+        if why is None:
+            choice = self._wheel.choice(node, Usable(field.fits, 0, False))
+            why = field.said[node] = _said(choice, Strategy.WEIGHTED, field, {}, ()).text()
+        facts = self._book.nodes[node].facts
+        self._book.load.promise(envelope.run, facts.queue, self._mono())
+        return Route(node, facts.queue, facts.incarnation, why)
 
     def explain(self, envelope: Envelope) -> str:
         """Why nobody fits: each reason with the nodes it holds for."""
@@ -182,7 +194,7 @@ class Router:
                     fits[name] = weight
             if need.node is not None and need.node not in book.nodes:
                 refused.setdefault("not registered", []).append(need.node)
-            self._fields[need] = Field(fits, _ordered(refused))
+            self._fields[need] = Field(fits, _ordered(refused), Shares.of(fits))
         return self._fields[need]
 
     def _weight(self, name: str, need: Need) -> tuple[int, str]:

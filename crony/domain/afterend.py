@@ -16,7 +16,6 @@ than those of every fire.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from crony.clock import rfc3339
 from crony.domain.hint import hinted
@@ -28,7 +27,10 @@ from crony.domain.zones import FIRST, LAST, zone
 
 def delayed(live: LiveJob) -> Schedule | None:
     """The job's schedule if it is a delay after the end, which is then its only one."""
-    return next((schedule for schedule in live.schedules if schedule.after_end), None)
+    for schedule in live.schedules:
+        if schedule.after_end:
+            return schedule
+    return None
 
 
 def follow(schedule: Schedule, end: int) -> int | None:
@@ -45,7 +47,7 @@ def follow(schedule: Schedule, end: int) -> int | None:
 
 def known(live: LiveJob, done: Done) -> LiveJob:
     """The job with the one instant that is known in the place of each delay after the end; other jobs as they are."""
-    replaced = tuple(_known_before(item, live.id, done) for item in live.replaced)
+    replaced = tuple([_known_before(item, live.id, done) for item in live.replaced])
     schedule = delayed(live)
     if schedule is None:
         return live if replaced == live.replaced else live.replace(replaced=replaced)
@@ -84,9 +86,11 @@ def fired(live: LiveJob, done: Done, run: str, now: float) -> Done:
     became; empty: none. That instant may be one of a schedule that was replaced: of the present one nothing follows."""
     schedule = delayed(live)
     if schedule is None or done.upto_at <= live.since_at:
-        return replace(done, next_at=None, next_since=0, awaits="")
+        if done.next_at is None and not done.next_since and not done.awaits:
+            return done
+        return done.but(next_at=None, next_since=0, awaits="")
     following = None if run else follow(schedule, max(done.upto_at, math.ceil(now)))
-    return replace(done, next_at=following, next_since=live.since_at, awaits=run)
+    return done.but(next_at=following, next_since=live.since_at, awaits=run)
 
 
 def ended(live: LiveJob, done: Done, run: str, ended_at: float, now: float) -> Done | None:
@@ -98,7 +102,7 @@ def ended(live: LiveJob, done: Done, run: str, ended_at: float, now: float) -> D
     if schedule is None or not run or awaited(live, done) != run:
         return None
     end = max(done.upto_at, math.ceil(min(ended_at, now)))
-    return replace(done, next_at=follow(schedule, end), awaits="")
+    return done.but(next_at=follow(schedule, end), awaits="")
 
 
 def noted(live: LiveJob, done: Done, job_seen: int) -> Done:

@@ -6,8 +6,6 @@ data. After an edit, under other data (a new release, a centre on another machin
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from crony.domain import tzdata
 from crony.domain.livejob import LiveJob
 from crony.domain.run import Done
@@ -18,7 +16,7 @@ ANY = "-"
 
 def hinted(live: LiveJob, done: Done, due: int | None, job_seen: int) -> Done:
     """The cursor with the hint that the job is due next at `due`, worked out from its key at revision `job_seen`."""
-    return replace(done, due_at=due, due_seen=job_seen, due_tz=tzdata.version() if _goes_by_a_zone(live) else ANY)
+    return done.but(due_at=due, due_seen=job_seen, due_tz=tzdata.version() if _goes_by_a_zone(live) else ANY)
 
 
 def trusted(done: Done, job_seen: int) -> bool:
@@ -32,5 +30,7 @@ def timeless(done: Done, job_seen: int) -> bool:
 
 
 def _goes_by_a_zone(live: LiveJob) -> bool:
-    schedules = [*live.schedules, *(schedule for item in live.replaced for schedule in item.schedules(live.id))]
+    schedules = live.schedules
+    if live.replaced:
+        schedules = (*schedules, *(schedule for item in live.replaced for schedule in item.schedules(live.id)))
     return any(each.timezone != "UTC" and (each.kind == "cron" or each.calendars is not None) for each in schedules)

@@ -67,6 +67,20 @@ def usable(candidates: Mapping[str, int], avoid: Collection[str] = frozenset()) 
     return Usable(kept, len(fitting) - len(kept), False) if kept else Usable(fitting, 0, bool(fitting))
 
 
+class Shares(NamedTuple):
+    """What each candidate gets of one turn of the wheel, in its units; worked out once for the same candidates."""
+
+    nodes: tuple[tuple[str, int], ...]
+    spent: int
+
+    @classmethod
+    def of(cls, candidates: Mapping[str, int]) -> Shares:
+        """The shares of candidates that all have a weight."""
+        total = sum(candidates.values())
+        nodes = tuple([(node, weight * _TURN // total) for node, weight in candidates.items()])
+        return cls(nodes, sum([share for _, share in nodes]))
+
+
 class Wheel:
     """Smooth weighted round-robin, as in nginx, with one balance per node.
 
@@ -90,18 +104,25 @@ class Wheel:
         among = usable(candidates, avoid)
         if not among.nodes:
             return None
-        total, balance = sum(among.nodes.values()), self._balance
-        best, highest, spent = "", None, 0
-        for node, weight in among.nodes.items():
-            share = weight * _TURN // total
-            spent += share
+        return self.choice(self.turn(Shares.of(among.nodes)), among)
+
+    def turn(self, shares: Shares) -> str:
+        """The next one in turn among these, of which there is one at least."""
+        balance = self._balance
+        best, highest = "", None
+        for node, share in shares.nodes:
             credit = balance.get(node, 0) + share
             balance[node] = credit
             if highest is None or credit > highest:
                 best, highest = node, credit
-        balance[best] -= spent
-        count = len(among.nodes)
-        return _choice(best, among, f"its turn among {count} nodes, weight {among.nodes[best]} of {total}")
+        balance[best] -= shares.spent
+        return best
+
+    @staticmethod
+    def choice(node: str, among: Usable) -> Choice:
+        """That the turn fell on a node, in words."""
+        total = sum(among.nodes.values())
+        return _choice(node, among, f"its turn among {len(among.nodes)} nodes, weight {among.nodes[node]} of {total}")
 
     def forget(self, nodes: Iterable[str]) -> None:
         """Drop the balance of nodes that are gone for good, so that names do not pile up."""

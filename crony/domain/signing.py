@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from crony.domain.jsontext import dumps, loads
 from crony.errors import CronyError, Invalid
-
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class BadSeal(CronyError):
@@ -48,9 +46,9 @@ class Sealer:
 
     def seal(self, payload: Mapping[str, Any]) -> bytes:
         """`payload` as a sealed record."""
-        text = _dumps(payload)
-        signature = base64.b64encode(self._key.sign(text.encode())).decode()
-        return _dumps({"p": text, "k": self.key_id, "s": signature}).encode()
+        text = dumps(payload)
+        signature = base64.b64encode(self._key.sign(text)).decode()
+        return dumps({"p": text.decode(), "k": self.key_id, "s": signature})
 
 
 class Verifier:
@@ -65,10 +63,10 @@ class Verifier:
     def open(self, record: bytes | str) -> dict[str, Any]:
         """The payload of a sealed record. Raises `BadSeal` for anything else, whatever is wrong with it."""
         try:
-            outer = json.loads(record)
-            text, key = outer["p"], self._keys[outer["k"]]
-            key.verify(base64.b64decode(outer["s"], validate=True), text.encode())
-            payload = json.loads(text)
+            outer = loads(record if isinstance(record, bytes) else record.encode())
+            text, key = outer["p"].encode(), self._keys[outer["k"]]
+            key.verify(base64.b64decode(outer["s"], validate=True), text)
+            payload = loads(text)
         except (ValueError, KeyError, TypeError, AttributeError, InvalidSignature, RecursionError) as error:
             raise BadSeal("the record is not signed by a trusted key", why=type(error).__name__) from None
         if not isinstance(payload, dict):
@@ -78,7 +76,8 @@ class Verifier:
 
 def peek(record: bytes | str) -> dict[str, Any]:
     """The payload of a sealed record without checking the seal: for showing only, never for acting."""
-    payload = json.loads(json.loads(record)["p"])
+    text = loads(record if isinstance(record, bytes) else record.encode())["p"]
+    payload = loads(str(text).encode())
     if not isinstance(payload, dict):
         raise ValueError("payload is not an object")
     return payload

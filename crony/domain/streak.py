@@ -7,8 +7,6 @@ count. The pause is one like any other, but that the catalogue does not know of 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from crony.domain.alert import BAD
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind
@@ -24,18 +22,20 @@ def counted(live: LiveJob, done: Done, run: str, outcome: str, revision: int, no
         return None
     before = done.failures if done.failures_revision == revision else 0
     failures = before + 1 if outcome in BAD else 0
-    after = replace(done, failures=failures, failures_revision=revision)
+    after = done.but(failures=failures, failures_revision=revision)
     if failures < live.job.pause_after or (done.held and done.held_revision == revision):
         return None if after == done else after
     why = f"{failures} failures in a row, the last one run {run}"
-    return replace(after, held=why, held_for=FAILURES, held_revision=revision, held_at=now)
+    return after.but(held=why, held_for=FAILURES, held_revision=revision, held_at=now)
 
 
 def freed(done: Done, upto: int) -> Done:
     """The record of a job that goes on: decided up to `upto`, held by nothing, its failures forgotten."""
-    return replace(released(done), upto_at=upto, failures=0)
+    return released(done).but(upto_at=upto, failures=0)
 
 
 def released(done: Done) -> Done:
     """The record, held by nothing."""
-    return replace(done, held="", held_revision=0, held_for="", held_at=0.0, held_tz="")
+    if not (done.held or done.held_revision or done.held_for or done.held_at or done.held_tz):
+        return done
+    return done.but(held="", held_revision=0, held_for="", held_at=0.0, held_tz="")

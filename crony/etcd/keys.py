@@ -6,7 +6,7 @@ reach into another queue. Nobody else spells a key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
@@ -37,11 +37,12 @@ class Keys:
     """The keys of one namespace (a Kombu virtual host is a namespace)."""
 
     namespace: str = "default"
+    root: str = field(init=False, repr=False, compare=False, default="")
+    """Prefix of everything in this namespace."""
 
-    @property
-    def root(self) -> str:
-        """Prefix of everything in this namespace."""
-        return f"/crony/{encode(self.namespace)}/"
+    def __post_init__(self) -> None:
+        """Every key begins with it: it is worked out once."""
+        object.__setattr__(self, "root", f"/crony/{encode(self.namespace)}/")
 
     # -- what people defined ---------------------------------------------------------------
 

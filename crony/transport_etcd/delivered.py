@@ -8,7 +8,7 @@ from kombu.serialization import registry
 from kombu.transport import virtual
 from kombu.utils import json as kombu_json
 
-from crony.transport_etcd.message import loads
+from crony.domain.jsontext import loads
 
 _JSON = "application/json"
 

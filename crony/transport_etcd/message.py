@@ -6,21 +6,18 @@ The body is not wrapped again, so it costs its own size, and the value can be re
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
+from crony.domain.jsontext import dumps, loads
 from crony.errors import CronyError
 
 VERSION = 1
 LIMIT = 1024 * 1024
 """Most bytes of a stored message; etcd refuses requests above 1.5 MiB."""
 
+_EMBED = b'{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_loads = json.JSONDecoder().decode
-_LONG_NUMBER = re.compile(rb"[0-9]{18}").search
 
 
 class Undecodable(CronyError):
@@ -42,19 +39,6 @@ def encode(message: Mapping[str, Any]) -> bytes:
         "properties": message.get("properties") or {},
     }
     return b"%b\n%b" % (_dumps(head).encode("utf-8", "surrogatepass"), raw)
-
-
-def loads(data: bytes) -> Any:
-    """What `json.loads` says, sooner. Raises ValueError.
-
-    Only where both agree: orjson makes floats of integers beyond 64 bits and refuses lone surrogates.
-    """
-    if not _LONG_NUMBER(data):
-        try:
-            return orjson.loads(data)
-        except ValueError:
-            pass
-    return _loads(data.decode("utf-8", "surrogatepass"))
 
 
 def decode(value: bytes) -> dict[str, Any]:
@@ -82,11 +66,13 @@ def task_message(
     priority: int = 0,
     soft_limit: float | None = None,
     hard_limit: float | None = None,
+    shown: str | None = None,
     headers: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The value of a Celery task message (protocol 2, JSON), as `apply_async` would have put it.
 
-    Limits are seconds; `headers` adds to or replaces the message's own.
+    Limits are seconds; `shown`: what Flower and events show of the arguments; `headers` adds to or replaces the
+    message's own.
     """
     merged = {
         "lang": "py",
@@ -101,7 +87,7 @@ def task_message(
         "expires": None,
         "retries": 0,
         "timelimit": [hard_limit, soft_limit],
-        "argsrepr": _short(args),
+        "argsrepr": _short(args) if shown is None else shown,
         "kwargsrepr": _short(kwargs),
         "origin": "crony",
         "ignore_result": True,
@@ -117,16 +103,15 @@ def task_message(
         "priority": priority,
         "delivery_info": {"exchange": "", "routing_key": ""},
     }
-    body = _dumps([list(args), dict(kwargs), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
-    return encode(
-        {
-            "body": body,
-            "content-type": "application/json",
-            "content-encoding": "utf-8",
-            "headers": merged,
-            "properties": properties,
-        }
-    )
+    body = b"[%b,%b,%b]" % (dumps(list(args)), dumps(dict(kwargs)), _EMBED)
+    head = {
+        "v": VERSION,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": merged,
+        "properties": properties,
+    }
+    return b"%b\n%b" % (dumps(head, finite=headers is None), body)
 
 
 def _short(value: Any) -> str:

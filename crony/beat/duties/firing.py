@@ -11,7 +11,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 
 from crony.beat import holding, policy
 from crony.beat.commit import Step, Verdict
@@ -247,7 +246,8 @@ class Firing:
     def _job(self, entry: JobEntry, done: Done, now: float) -> Step | None:
         """One decision over everything the job has due."""
         office = self._office
-        live = self._known(entry, done)
+        document = entry.document(office.webs)
+        live = afterend.known(document, done)
         others = office.book.live(entry.id) if live.job.overlap != "allow" else []
         busy, most = others[0] if others else "", office.at_once(entry, live)
         waiting = len(office.book.line(entry.id)) if others else 0
@@ -267,15 +267,17 @@ class Firing:
         run = ids.fire_run_id(live.id, live.generation, plan.upto)
         ran = plan.upto in (*plan.fires[-1:], *plan.waits[-1:], *plan.rest[-1:])
         fires = done.fires + len(plan.fires) + len(plan.waits) + len(plan.rest)
-        after = replace(released(done), upto_at=plan.upto, fires=fires)
-        after = afterend.fired(entry.document(office.webs), after, run if ran else "", now)
-        due_at = afterend.known(entry.document(office.webs), after).next_due(plan.upto)
+        after = released(done).but(upto_at=plan.upto, fires=fires)
+        after = afterend.fired(document, after, run if ran else "", now)
+        due_at = plan.following
+        if due_at == policy.UNKNOWN or live is not document:  # what is due next may follow from this very decision
+            due_at = afterend.known(document, after).next_due(plan.upto)
         move = fire(
             office.keys,
             entry.id,
             job_seen=entry.seen,
             done_seen=entry.done_seen,
-            done=hint.hinted(entry.document(office.webs), after, due_at, entry.seen),
+            done=hint.hinted(document, after, due_at, entry.seen),
             dispatches=handed.dispatches,
             waits=handed.waits,
             skips=[*handed.skips, *(skip_record(live, skip, now) for skip in plan.skips)],

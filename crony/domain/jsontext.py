@@ -1,0 +1,56 @@
+"""JSON, fast: what the standard library would write and read, by orjson wherever the two agree.
+
+They differ in what is no JSON at all or fits no 64 bits: NaN, lone halves of surrogate pairs, large integers, keys
+that are not text. Those go the slow way, so that nobody has to ask which way a value went.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_loads = json.JSONDecoder().decode
+_LONG_NUMBER = re.compile(rb"[0-9]{18}").search
+
+
+def dumps(value: Any, halves: str = "strict", *, finite: bool = False) -> bytes:
+    """`value` as JSON in UTF-8, without blanks.
+
+    `halves`: what becomes of half a surrogate pair (a file name that is not UTF-8, say), as in `str.encode`. `finite`:
+    no number in it is infinite or NaN, the caller knows. Raises TypeError or ValueError for what is not plain data.
+    """
+    try:
+        found = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME)
+    except TypeError:  # of orjson's own kind for everything that it does not write
+        return _dumps(value).encode("utf-8", halves)
+    if not finite and b"null" in found and _is_odd(value):
+        return _dumps(value).encode("utf-8", halves)
+    return found
+
+
+def loads(data: bytes) -> Any:
+    """What `json.loads` says, sooner. Raises ValueError or RecursionError.
+
+    Only where both agree: orjson makes floats of integers beyond 64 bits and refuses lone surrogates.
+    """
+    if not _LONG_NUMBER(data):
+        try:
+            return orjson.loads(data)
+        except ValueError:
+            pass
+    return _loads(data.decode("utf-8", "surrogatepass"))
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether a number in it is not finite, which orjson would write as null."""
+    if isinstance(value, float):
+        return value - value != 0.0
+    if isinstance(value, dict):
+        return any(_is_odd(item) for item in value.values() if item is not None and type(item) is not str)
+    if isinstance(value, list | tuple):
+        return any(_is_odd(item) for item in value if item is not None and type(item) is not str)
+    return False
