@@ -107,6 +107,9 @@ class Settings:
     node_queues: tuple[str, ...] = _setting(
         _items, ("any",), "shared queues this node takes from, with commas; empty: none"
     )
+    node_stuck: float = _setting(
+        float, 30.0, "seconds without a move of a node's loop after which it lets its lease end; 0: never"
+    )
     grace: float = _setting(float, 5.0, "how long a lost node may come back and keep its started work, seconds")
     shell: bool = _setting(_flag, False, "this node runs shell jobs")
     http_allow: tuple[str, ...] = _setting(
@@ -129,6 +132,8 @@ class Settings:
             raise Invalid("CRONY_SHARDS", "must be between 1 and 64, or 0 for no wish")
         if not 2 <= self.node_ttl <= 120:
             raise Invalid("CRONY_NODE_TTL", "must be between 2 and 120 seconds")
+        if self.node_stuck != 0 and not 5 <= self.node_stuck <= 3600:
+            raise Invalid("CRONY_NODE_STUCK", "must be between 5 and 3600 seconds, or 0 for never")
         if not 0 <= self.grace < 2 * self.node_ttl:
             raise Invalid("CRONY_GRACE", "must be at least 0 and less than twice CRONY_NODE_TTL")
         if not 0 <= self.node_weight <= 1000:

@@ -473,7 +473,8 @@ def _sound(facts: NodeFacts) -> bool:
 
 def _orders(value: bytes) -> NodeControl:
     control = _read(NodeControl, value) or _CAREFUL
-    return control if control.weight is None or type(control.weight) is int else _CAREFUL
+    sound = (control.weight is None or type(control.weight) is int) and isinstance(control.labels, dict)
+    return control if sound else _CAREFUL
 
 
 def _stopped(value: bytes) -> bool:

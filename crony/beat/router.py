@@ -217,9 +217,10 @@ class Router:
             return 0, "cordoned"
         if need.kind not in facts.kinds:
             return 0, f"does not run {need.kind} jobs"
+        labels = facts.labels if control is None or not need.labels else control.over(facts.labels)
         for key, wanted in need.labels:
-            if facts.labels.get(key) != wanted:
-                return 0, f"{key} is {facts.labels[key]}, not {wanted}" if key in facts.labels else f"has no {key}"
+            if labels.get(key) != wanted:
+                return 0, f"{key} is {labels[key]}, not {wanted}" if key in labels else f"has no {key}"
         return (weight, "") if weight > 0 else (0, "weight 0")
 
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crony.domain.run import Record
+
+LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+"""What the name of a label may be."""
+VALUE = 63
+"""Most characters of a label's value."""
+MOST_LABELS = 32
+"""Most labels that people may set for one node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,11 @@ class NodeFacts(Record):
     started_at: float = 0.0
     seen_at: float = 0.0
     draining: bool = False
+    machine: dict[str, float] = field(default_factory=dict)
+    """How the machine is (see `workers/machine.py`): cpus, load (of the last minute), memory and memory_free, disk and
+    disk_free (of the spool's file system), rss (of the node and its pool); bytes. What is not known is left out."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of Python, Celery and the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +57,11 @@ class NodeControl(Record):
     """No new work."""
     drain: bool = False
     """No new work, and unstarted work goes elsewhere."""
+    labels: dict[str, str | None] = field(default_factory=dict)
+    """Set over the node's own; None: the node's own one does not count."""
     by: str = ""
     at: float = 0.0
+
+    def over(self, own: Mapping[str, str]) -> dict[str, str]:
+        """The labels in force of a node that says `own` of itself."""
+        return {key: value for key, value in {**own, **self.labels}.items() if value is not None}

@@ -68,6 +68,8 @@ class Session:
         )
         self.renewed: Callable[[float], None] = lambda until: None
         """Called from the session's thread whenever the lease was renewed: certainly alive until then (monotonic)."""
+        self.may_renew: Callable[[], bool] = lambda: True
+        """Asked from the session's thread before each renewal. While it says no, the lease is let end."""
         self.error: CronyError | None = None
         """Why the session is not alive right now."""
 
@@ -227,6 +229,8 @@ class Session:
     def _step(self) -> float:
         """One renewal or re-establishment; seconds until the next one."""
         held = self._lease
+        if not self.may_renew():
+            raise Unavailable("the session is not renewed: its owner says that it must not be")
         if held is not None and held.renew():
             if self._told and not self._suspect:
                 return held.interval

@@ -25,6 +25,10 @@ may_claim: Callable[[str], bool] | None = None
 """Asked before claiming from a queue: False while the node is draining or cut. No hook: always."""
 
 
+loop_moved: Callable[[], None] | None = None
+"""Called from the thread that waits for messages, each time it begins to wait anew."""
+
+
 class _Everything:
     """Contains every tag: when in doubt, nothing is given back."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from kombu.transport import virtual
 
 from crony.errors import CronyError
-from crony.transport_etcd import SCHEME, errors, options
+from crony.transport_etcd import SCHEME, errors, hooks, options
 from crony.transport_etcd.channel import Channel, Consumer
 from crony.transport_etcd.claims import Delivery
 from crony.transport_etcd.deaf import SelfTest
@@ -202,6 +202,8 @@ class Transport(virtual.Transport):
 
         Raises `socket.timeout` when none came in time, or the error that ended the connection.
         """
+        if hooks.loop_moved is not None:
+            hooks.loop_moved()
         item = self.inbox.pop(timeout)
         if item is None:
             raise TimeoutError("timed out")

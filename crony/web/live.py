@@ -73,6 +73,29 @@ class Node:
         return self.facts.weight if self.facts else 0
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The labels in force."""
+        return self.control.over(self.facts.labels if self.facts else {})
+
+    @property
+    def machine(self) -> dict[str, float]:
+        """How its machine is, as far as it says so in numbers."""
+        said = self.facts.machine if self.facts else None
+        found = said.items() if isinstance(said, dict) else ()
+        return {str(key): value for key, value in found if isinstance(value, int | float)}
+
+    @property
+    def used(self) -> dict[str, int]:
+        """How much of its machine is in use, percent: cpu (load for each CPU), memory, disk; what is known of it."""
+        machine, found = self.machine, {}
+        if machine.get("cpus") and "load" in machine:
+            found["cpu"] = machine["load"] / machine["cpus"]
+        for what in ("memory", "disk"):
+            if machine.get(what) and f"{what}_free" in machine:
+                found[what] = 1 - machine[f"{what}_free"] / machine[what]
+        return {what: round(100 * share) for what, share in found.items()}
+
+    @property
     def state(self) -> str:
         """away, drained, cordoned or ready."""
         if self.facts is None:

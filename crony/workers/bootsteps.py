@@ -8,6 +8,7 @@ from collections.abc import Container
 from typing import Any
 
 from celery import bootsteps, signals
+from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import ImproperlyConfigured, WorkerShutdown
 from celery.worker import state
 
@@ -37,6 +38,7 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
         self._liveness: Liveness | None = None
         self._letting_go = LettingGo()
         self._uploader: Uploader | None = None
+        self._beat: Any = None
         check(c.app)
 
     def start(self, c: Any) -> None:
@@ -50,6 +52,26 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
         assert self._liveness is not None
         for queue in (self._liveness.queue, *self._liveness.shared):
             c.add_task_queue(queue, exchange="", no_declare=True)
+        self._watch_loop(c)
+
+    def stop(self, c: Any) -> None:
+        """The connection was lost, or the worker stops: no loop runs for a while."""
+        hooks.loop_moved = None
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+        if self._liveness is not None:
+            self._liveness.loop.pause()
+
+    def _watch_loop(self, c: Any) -> None:
+        """Let the loop say that it moves. In the pool `solo` it runs the work itself, so nothing can be said of it."""
+        assert self._liveness is not None
+        if self._liveness.draining or isinstance(c.pool, Solo):
+            return
+        if c.hub is not None:
+            self._beat = c.hub.call_repeatedly(1.0, self._liveness.loop.moved)
+        else:
+            hooks.loop_moved = self._liveness.loop.moved
 
     def close(self, c: Any) -> None:
         """The worker stops: nothing new is claimed, and what has not started goes back at once."""

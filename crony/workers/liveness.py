@@ -26,7 +26,9 @@ from crony.etcd.session import Session, process_session
 from crony.etcd.watch import Event, Watcher
 from crony.lifecycle.register import boot_id, register
 from crony.lifecycle.watermark import Watermark
+from crony.workers import machine
 from crony.workers.cutoff import CUTOFF
+from crony.workers.loopwatch import LoopWatch
 from crony.workers.process import Process
 from crony.workers.runners import kinds
 from crony.workers.spool import directory
@@ -57,6 +59,7 @@ class Liveness:
         kept = settings.spool_dir or settings.state_dir
         self._watermark = Watermark(str(directory(settings)) if kept else "", process.keys)
         self._halted = False
+        self.loop = LoopWatch(settings.node_stuck)
         self.on_stop: Callable[[], None] = lambda: None
         """Called from the node's own thread when it is being stopped."""
         self._thread = threading.Thread(target=self._renew, name="crony-liveness", daemon=True)
@@ -89,6 +92,7 @@ class Liveness:
         self._session = process_session(process.client, process.keys, settings.node_ttl)
         CUTOFF.renewed(time.monotonic() + self._session.left)
         self._session.renewed = CUTOFF.renewed
+        self._session.may_renew = lambda: not self.loop.stuck
         while True:
             try:
                 self._watermark.begin(process.client)
@@ -127,11 +131,13 @@ class Liveness:
             started_at=self._started_at,
             seen_at=self._process.now(),
             draining=self._stopping,
+            machine=machine.state(str(directory(settings))),
+            versions=machine.versions(),
         )
 
     def may_claim(self, queue: str) -> bool:
         """The transport's hook: whether to claim from a queue now."""
-        if self._stopping or self._halted or self._session is None or not self._session.alive:
+        if self._stopping or self._halted or self._session is None or not self._session.alive or self.loop.stuck:
             return False
         if not is_run_queue(queue):
             return True
@@ -140,6 +146,7 @@ class Liveness:
     def stop_claiming(self) -> None:
         """The node is being stopped: nothing new, and the leader hears of it. Only sets flags (signal handlers)."""
         self._stopping = True
+        self.loop.pause()
         self._changed.set()
 
     def close(self) -> None:

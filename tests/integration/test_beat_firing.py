@@ -148,6 +148,11 @@ def test_weights_labels_pins_and_cordons(place: Stage) -> None:
     place.control("cordoned", weight=5)
     place.ask(anyone, labels={})
     until(lambda: len(place.messages()) == 11, 10, "one more")
+    tagged = place.publish(overlap="allow", routing={"labels": {"disk": "ssd"}})
+    place.control("small", labels={"disk": "ssd"})
+    before = len(small.messages())
+    place.ask(tagged)
+    until(lambda: len(small.messages()) == before + 1, 10, "a label that people set counts as one of the node's own")
 
 
 def test_the_least_busy_node_and_the_node_of_a_key(place: Stage) -> None:

@@ -248,7 +248,20 @@ def test_nodes_are_set_with_a_compare(web: Web, api: Api, browser: Browser) -> N
     assert (found["name"], found["weight"], found["state"]) == ("n/1", 100, "draining")
     page = browser.get("/nodes").text
     assert "zone=&lt;b&gt;" in page and "/nodes/n%2F1" in page
-    for body in ({}, {"weight": 1001}, {"weight": "5"}, {"weight": True}, {"cordoned": 1}, {"speed": 1}):
+    changed = api("PATCH", "nodes/n%2F1", json={"labels": {"disk": "ssd", "zone": None}}).json()
+    assert (changed["labels"], changed["own_labels"], changed["drain"]) == ({"disk": "ssd"}, {"zone": "<b>"}, True)
+    assert api("PATCH", "nodes/n%2F1", json={"labels": {"rack": "9"}}).json()["labels"] == {"disk": "ssd", "rack": "9"}
+    assert browser.post("/nodes/n%2F1", {"drain": "0"}).status_code == 303
+    assert api("GET", "nodes/n%2F1").json()["labels"] == {"disk": "ssd", "rack": "9"}, "other settings leave them alone"
+    assert "disk=ssd" in browser.get("/nodes").text
+    for labels, field in (({"a b": "1"}, "labels.a b"), ({"a": "x" * 64}, "labels.a"), ({"a": "\x00"}, "labels.a")):
+        refused = api("PATCH", "nodes/n%2F1", json={"labels": labels})
+        assert (refused.status_code, refused.json()["field"]) == (422, field)
+    assert api("PATCH", "nodes/n%2F1", json={"labels": {f"l{n}": "" for n in range(31)}}).status_code == 422
+    assert api("PATCH", "nodes/n%2F1", json={"labels": None}).json()["labels"] == {"zone": "<b>"}
+    assert api("GET", "nodes/ghost").status_code == 404
+    bad = {"labels": {"a": 1}}, {"labels": []}, {"weight": 1001}, {"weight": "5"}, {"weight": True}, {"cordoned": 1}
+    for body in ({}, *bad, {"speed": 1}):
         assert api("PATCH", "nodes/n%2F1", json=body).status_code == 422, body
     assert api("PATCH", "nodes/ghost", json={"drain": True}).status_code == 404
 
