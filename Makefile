@@ -48,6 +48,11 @@ bench-transport: $(VENV)/.dev ## the transport against Redis and RabbitMQ; ARGS=
 docs: $(VENV)/.dev ## write the generated reference pages anew
 	$(PY) docs/generate.py
 
+proto: $(VENV)/.dev ## write the code of the gRPC contract anew
+	cd proto && for to in $(CURDIR)/crony/workers/rpc; do \
+		$(abspath $(PY)) -m grpc_tools.protoc -I. --python_out=$$to --pyi_out=$$to crony/v1/callback.proto \
+		&& mv $$to/crony/v1/callback_pb2.* $$to && rm -r $$to/crony || exit 1; done
+
 clean: ## remove what was built and what `crony dev` kept (asks `crony dev` to be stopped first)
 	rm -rf $(VENV)/.run $(VENV)/.dev build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .crony
 
@@ -98,4 +103,4 @@ services: ## what the tests need beside Python: installed when root on Debian, e
 	echo "Install them (as root, on Debian, make does it by itself), or run \`make test-fast\`, which needs none." >&2; \
 	exit 1
 
-.PHONY: help run test test-fast test-mysql test-etcd soak soak-transport bench bench-transport docs clean services
+.PHONY: help run test test-fast test-mysql test-etcd soak soak-transport bench bench-transport docs proto clean services

@@ -1,4 +1,4 @@
-"""What a job does: http, shell or python. Checked here, once, before anything is stored."""
+"""What a job does: http, grpc, shell or python. Checked here, once, before anything is stored."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from crony.domain.check import choice, fields, join, listing, raw_text, texts
+from crony.domain.grpc_action import parse_grpc
 from crony.domain.http_action import parse_http
 from crony.errors import Invalid
 
-KINDS = ("http", "shell", "python")
+KINDS = ("http", "grpc", "shell", "python")
 COMMAND = 32 * 1024
 """Most bytes of a command (all arguments together), a script or standard input."""
 
@@ -29,9 +30,11 @@ def parse_action(value: Any, field: str = "action", *, params: Collection[str] =
         raise Invalid(field, "must be a mapping", hint='write {kind: shell, command: ["date"]}')
     if "kind" not in value:
         raise Invalid(f"{field}.kind", "is missing", hint=f"write one of {', '.join(KINDS)}")
-    kind = choice(value["kind"], f"{field}.kind", KINDS, ("grpc",))
+    kind = choice(value["kind"], f"{field}.kind", KINDS)
     if kind == "http":
         return parse_http(value, field, params)
+    if kind == "grpc":
+        return parse_grpc(value, field, params)
     return {"shell": _shell, "python": _python}[kind](value, field)
 
 

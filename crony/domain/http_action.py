@@ -19,7 +19,7 @@ REDIRECTS = 10
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
-_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,20}")
+HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,20}")
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
@@ -46,7 +46,7 @@ def parse_http(value: Any, field: str, params: Collection[str] = ()) -> dict[str
     method = given.get("method") or ("GET" if body is None and json_body is None else "POST")
     method = choice(method.upper() if isinstance(method, str) else method, f"{field}.method", _METHODS)
     action: dict[str, Any] = {"kind": "http", "method": method, "url": _url(given["url"], f"{field}.url", params)}
-    action["headers"] = _headers(given.get("headers"), f"{field}.headers")
+    action["headers"] = check_headers(given.get("headers"), f"{field}.headers")
     template.check(action["headers"], f"{field}.headers", params)
     if body is not None:
         action["body"] = raw_text(body, f"{field}.body", most=LONGEST)
@@ -60,7 +60,7 @@ def parse_http(value: Any, field: str, params: Collection[str] = ()) -> dict[str
     action["verify_tls"] = flag(given.get("verify_tls", True), f"{field}.verify_tls")
     for name in ("ca", "client_cert"):
         if given.get(name) is not None:
-            action[name] = _file(given[name], f"{field}.{name}")
+            action[name] = check_file(given[name], f"{field}.{name}")
     if "ca" in action and not action["verify_tls"]:
         raise Invalid(f"{field}.ca", "says nothing beside `verify_tls: false`", hint="keep one of the two")
     if given.get("redirects"):
@@ -115,7 +115,7 @@ def _check_host(parts: SplitResult, field: str) -> None:
         except ValueError:
             raise Invalid(field, "has a bad IPv6 address", hint="write http://[2001:db8::1]:80/") from None
     else:
-        if not _HOST.fullmatch(host):
+        if not HOST.fullmatch(host):
             raise Invalid(field, "has a host name that is not one", hint="use letters, digits, - and single dots")
         if not _NUMERIC.fullmatch(host.rsplit(".", 1)[-1]):
             return
@@ -131,7 +131,8 @@ def _check_host(parts: SplitResult, field: str) -> None:
         raise Invalid(field, f"points at {address}, which no job may call", hint="use the address of the service")
 
 
-def _headers(value: Any, field: str) -> dict[str, str]:
+def check_headers(value: Any, field: str) -> dict[str, str]:
+    """Names and texts of headers, none of them ours. Raises `Invalid`."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -184,7 +185,8 @@ def _expect_body(value: Any, field: str) -> dict[str, Any]:
     return expected
 
 
-def _file(value: Any, field: str) -> str:
+def check_file(value: Any, field: str) -> str:
+    """The name of a file in a node's folder `CRONY_TLS_DIR`. Raises `Invalid`."""
     if not isinstance(value, str) or not _FILE.fullmatch(value) or ".." in value:
         hint = "write its name in the node's folder CRONY_TLS_DIR, such as billing.pem"
         raise Invalid(field, "is not the name of a file", hint=hint)

@@ -200,6 +200,9 @@ def parse(document: Any) -> Job:
     if delivery == "at_most_once" and retry.max:
         raise Invalid("retry.max", "must be 0 for a job that runs at most once", hint="leave `retry` out")
     params = _params(given.get("params"), "params")
+    action, asynchronous = parse_action(given["action"], params=params), parse_asynchronous(given.get("async"))
+    if action.get("async") and asynchronous is None:
+        raise Invalid("action.async", "needs to know until when", hint="add async: {deadline: 2h} to the job")
     return Job(
         name=parse_name(given["name"]),
         description=texts(_or(given, "description", ""), "description", least=0, most=DESCRIPTION, lines=True),
@@ -213,7 +216,7 @@ def parse(document: Any) -> Job:
         pause_after=_pause_after(given.get("pause_after")),
         overlap=choice(_or(given, "overlap", "skip"), "overlap", OVERLAP),
         overlap_limit=integer(_or(given, "overlap_limit", OVERLAP_LIMIT), "overlap_limit", 1, 1000),
-        action=parse_action(given["action"], params=params),
+        action=action,
         params=params,
         timeout=parse_duration(_or(given, "timeout", "1h"), "timeout", least=0.1, most=30 * 86400),
         retry=retry,
@@ -223,7 +226,7 @@ def parse(document: Any) -> Job:
         routing=_shared(parse_routing(given.get("routing"))),
         priority=integer(_or(given, "priority", 0), "priority", 0, 9),
         limits=parse_limits(given.get("limits")),
-        asynchronous=parse_asynchronous(given.get("async")),
+        asynchronous=asynchronous,
         after=parse_after(given.get("after")),
     )
 

@@ -14,7 +14,7 @@ from crony.domain.check import load_json
 from crony.domain.job import parse
 from crony.errors import Invalid
 
-KINDS = ("shell", "http", "python")
+KINDS = ("shell", "http", "grpc", "python")
 DEFAULTS: dict[str, str] = {
     "name": "", "description": "", "enabled": "1", "paused_until": "", "tags": "", "owner": "",
     "schedule_kind": "cron", "cron": "0 2 * * *", "dialect": "cron", "every": "5m", "after": "", "at": "",
@@ -22,6 +22,8 @@ DEFAULTS: dict[str, str] = {
     "action_kind": "shell", "shell_mode": "command", "command": "", "script": "", "interpreter": "/bin/sh",
     "env": "", "cwd": "", "stdin": "",
     "method": "GET", "url": "", "headers": "", "body_kind": "none", "body": "", "expect_status": "", "verify_tls": "1",
+    "rpc_address": "", "rpc_kind": "method", "rpc_method": "", "rpc_handler": "", "rpc_request": "", "rpc_metadata": "",
+    "rpc_tls": "", "rpc_ca": "", "rpc_client_cert": "", "rpc_server_name": "", "rpc_async": "",
     "task": "", "args": "", "kwargs": "",
     "params": "", "timeout": "1h",
     "retry_max": "0", "retry_backoff": "exponential", "retry_delay": "10s", "retry_max_delay": "10m",
@@ -33,7 +35,7 @@ DEFAULTS: dict[str, str] = {
 }  # fmt: skip
 """Every field with its value in an empty form."""
 
-FLAGS = ("enabled", "verify_tls", "retry_jitter", "retry_elsewhere")
+FLAGS = ("enabled", "verify_tls", "rpc_tls", "rpc_async", "retry_jitter", "retry_elsewhere")
 """Check boxes: absent from a form that was sent means off."""
 
 _PATHS = (
@@ -43,6 +45,8 @@ _PATHS = (
     (r"action\.(script|interpreter|cwd|stdin|method|url|body|expect_status|verify_tls|task)\b.*", r"\1"),
     (r"action\.json.*", "body"),
     (r"action\.(env|headers|args|kwargs)\b.*", r"\1"),
+    (r"action\.tls\.(ca|client_cert|server_name)", r"rpc_\1"),
+    (r"action\.(address|handler|request|metadata|tls|async)\b.*", r"rpc_\1"),
     (r"retry\.(\w+)", r"retry_\1"),
     (r"async\.(\w+)", r"async_\1"),
     (r"misfire\.(\w+)", r"misfire_\1"),
@@ -62,6 +66,8 @@ def field_of(error: Invalid, values: Mapping[str, str]) -> str:
             name = match.expand(field)
             if name == "cron" and values.get("schedule_kind") in ("every", "at"):
                 return values["schedule_kind"]
+            if name == "method" and values.get("action_kind") == "grpc":
+                return "rpc_method"
             if name == "command" and values.get("shell_mode") == "script":
                 return "script"
             return name if name in DEFAULTS else ""
@@ -81,7 +87,7 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
     when = schedule(values)
     if when is not None:
         made["schedule"] = when
-    made["action"] = {"shell": _shell, "http": _http, "python": _python}.get(values["action_kind"], _shell)(values)
+    made["action"] = _ACTIONS.get(values["action_kind"], _shell)(values)
     if values["params"].strip():
         made["params"] = _json(values, "params", dict)
     made["timeout"] = values["timeout"].strip()
@@ -264,6 +270,20 @@ def _http(values: Mapping[str, str]) -> dict[str, Any]:
     return made
 
 
+def _grpc(values: Mapping[str, str]) -> dict[str, Any]:
+    made: dict[str, Any] = {"kind": "grpc", "address": values["rpc_address"].strip()}
+    made[values["rpc_kind"]] = values[f"rpc_{values['rpc_kind']}"].strip()
+    if values["rpc_request"].strip():
+        made["request"] = _json(values, "rpc_request", dict)
+    if values["rpc_metadata"].strip():
+        made["metadata"] = _pairs(values, "rpc_metadata", ":", "\n")
+    if values["rpc_tls"] == "1":
+        names = ("ca", "client_cert", "server_name")
+        made["tls"] = {name: values[f"rpc_{name}"].strip() for name in names if values[f"rpc_{name}"].strip()}
+    made["async"] = values["rpc_async"] == "1"
+    return made
+
+
 def _python(values: Mapping[str, str]) -> dict[str, Any]:
     made: dict[str, Any] = {"kind": "python", "task": values["task"].strip()}
     if values["args"].strip():
@@ -271,6 +291,9 @@ def _python(values: Mapping[str, str]) -> dict[str, Any]:
     if values["kwargs"].strip():
         made["kwargs"] = _json(values, "kwargs", dict)
     return made
+
+
+_ACTIONS = {"shell": _shell, "http": _http, "grpc": _grpc, "python": _python}
 
 
 def _action_fields(values: dict[str, str], action: Mapping[str, Any]) -> None:
@@ -288,6 +311,14 @@ def _action_fields(values: dict[str, str], action: Mapping[str, Any]) -> None:
         values["body"] = _text(action["json"]) if "json" in action else action.get("body", "")
         values["expect_status"] = ", ".join(str(code) for code in action["expect_status"] or ())
         values["verify_tls"] = _flag(action["verify_tls"])
+    elif action["kind"] == "grpc":
+        tls = action["tls"] or {}
+        values["rpc_address"], values["rpc_kind"] = action["address"], "handler" if "handler" in action else "method"
+        values["rpc_method"], values["rpc_handler"] = action.get("method", ""), action.get("handler", "")
+        values["rpc_request"] = _text(action["request"]) if action["request"] else ""
+        values["rpc_metadata"] = "\n".join(f"{key}: {value}" for key, value in action["metadata"].items())
+        values["rpc_tls"], values["rpc_async"] = _flag(action["tls"] is not None), _flag(action["async"])
+        values |= {f"rpc_{name}": text for name, text in tls.items()}
     else:
         values["task"] = action["task"]
         values["args"] = _text(action["args"]) if action["args"] else ""

@@ -57,10 +57,12 @@ class Verdict:
     reason: str = ""
     """One sentence for people."""
     code: int | None = None
-    """Exit code or HTTP status."""
+    """Exit code, HTTP or gRPC status."""
     result: Any = None
     retry_after: float = 0.0
     """Seconds for which the callee asks to be left alone, before a further attempt."""
+    final: bool = False
+    """The callee said that no attempt shall follow."""
     accepted: bool = False
     """It goes on elsewhere: its callee has accepted it and will say how it went. The rest does not count."""
 

@@ -302,7 +302,7 @@ class _Execution:
 
     def _settle(self, verdict: Verdict) -> None:
         process, held = self._process, self._attempt.held
-        follows = {}
+        follows: dict[str, bool] = {"final": True} if verdict.final else {}
         if self._attempt.was_cut and verdict.kind is Kind.CANCELLED:
             verdict = replace(verdict, kind=Kind.LOST, reason=CUT)
             after = after_loss(self._envelope, started=True)

@@ -161,6 +161,7 @@ def running_node(
     pool: str = "threads",
     concurrency: int = 2,
     registered: bool = True,
+    max_tasks: int = 0,
     **settings: Any,
 ) -> Iterator[NodeProcess]:
     """A started node, registered unless told otherwise; killed with everything below it at the end."""
@@ -182,8 +183,9 @@ def running_node(
     }
     environ.update({f"CRONY_{key.upper()}": str(value) for key, value in told.items()})
     log = folder / "log"
+    recycled = ["--max-tasks-per-child", str(max_tasks)] if max_tasks else []
     command = [sys.executable, "-m", "celery", "-A", "crony", "worker", "--pool", pool, "-c", str(concurrency)]
-    command += ["-l", "info", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    command += ["-l", "info", "--without-gossip", "--without-mingle", "--without-heartbeat", *recycled]
     with log.open("wb") as file:
         popen = subprocess.Popen(
             command,

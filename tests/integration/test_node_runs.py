@@ -65,7 +65,7 @@ def test_the_record_says_what_the_node_can_do(made: Made) -> None:
     facts = made.facts
     assert (facts.queue, facts.pid) == (f"run.{made.node.name}", made.node.popen.pid)
     assert facts.capacity == (1 if made.pool == "solo" else 2)
-    assert facts.kinds == ["http", "python", "shell"]
+    assert facts.kinds == ["grpc", "http", "python", "shell"]
     assert made.leader.client.get(made.leader.keys.session(facts.incarnation)) is not None
 
 
@@ -77,7 +77,7 @@ def test_outcomes(made: Made) -> None:
             leader.send(facts, python("add", 1), params={"b": 2}),
             leader.send(facts, {"kind": "http", "url": there.url}),
             leader.send(facts, python("fail", "no luck")),
-            leader.send(facts, {"kind": "grpc"}),
+            leader.send(facts, {"kind": "carrier pigeon"}),
         ]
         ended = [leader.ended(run) for run in runs]
     assert [(o.kind, o.code, o.result) for o in ended] == [

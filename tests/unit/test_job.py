@@ -37,6 +37,10 @@ def http(**changes: Any) -> dict[str, Any]:
     return job(action={**HTTP, **changes})
 
 
+def grpc(**changes: Any) -> dict[str, Any]:
+    return job(action={"kind": "grpc", "address": "billing:50051", "method": "billing.v1.Ledger/Close", **changes})
+
+
 def python(**changes: Any) -> dict[str, Any]:
     return job(action={**PYTHON, **changes})
 
@@ -245,7 +249,6 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(routing={"strategy": "any", "labels": {"zone": "a"}}), "routing.labels", "does not go with the strategy any"),
     (job(routing={"strategy": "any", "node": "n1"}), "routing.node", "does not go with the strategy any"),
     (job(routing={"strategy": "any", "exclude": ["n1"]}), "routing.exclude", "does not go with the strategy any"),
-    (job(action={"kind": "grpc", "method": "x"}), "action.kind", "grpc is not available yet"),
     (http(expect_body="ok"), "action.expect_body", "must be a mapping"),
     (http(expect_body={}), "action.expect_body", "expects nothing"),
     (http(expect_body={"pointer": "/a"}), "action.expect_body.equals", "is missing"),
@@ -261,6 +264,27 @@ REFUSED: list[tuple[Any, str, str]] = [
     (http(headers={"A": "{{env.HOME}}"}), "action.headers.A", "is not known"),
     (http(body="{{ ''.__class__ }}"), "action.body", "is not known"),
     (http(json={"a": [{"b": "{{params.x}}"}]}), "action.json.a[0].b", "no parameter of this job"),
+    (job(action={"kind": "grpc", "method": "a.B/C"}), "action.address", "is missing"),
+    (grpc(address="https://a:1"), "action.address", "is not host:port"),
+    (grpc(address="a"), "action.address", "is not host:port"),
+    (grpc(address="a:0"), "action.address", "has a port outside 1-65535"),
+    (grpc(address="unix:/x:1"), "action.address", "is not host:port"),
+    (grpc(address="169.254.169.254:80"), "action.address", "which no job may call"),
+    (grpc(address="[::ffff:10.0.0.1]:80"), "action.address", "hides another address"),
+    (grpc(method="close"), "action.method", "is not the name of a method"),
+    (grpc(handler="close"), "action.method", "needs exactly one of handler and method; it has both"),
+    (grpc(method=None), "action.method", "needs exactly one of handler and method; it has neither"),
+    (grpc(request=[1]), "action.request", "must be a mapping"),
+    (grpc(metadata={"X-A": "1"}), "action.metadata.X-A", "is not a metadata name"),
+    (grpc(metadata={"grpc-timeout": "1"}), "action.metadata.grpc-timeout", "is not a metadata name"),
+    (grpc(metadata={"a-bin": "1"}), "action.metadata.a-bin", "is not a metadata name"),
+    (grpc(metadata={"x-crony-run": "1"}), "action.metadata.x-crony-run", "is set by Crony itself"),
+    (grpc(tls={"ca": "/etc/x"}), "action.tls.ca", "is not the name of a file"),
+    (grpc(request={"a": ["{{env.x}}"]}), "action.request.a[0]", "is not known"),
+    (grpc(tls={"server_name": "a b"}), "action.tls.server_name", "is not a host name"),
+    (grpc(tls={"cert": "x"}), "action.tls.cert", "is not a known field"),
+    (grpc(**{"async": True}), "action.async", "needs to know until when"),
+    (grpc(method=None, handler="x", **{"async": True}), "action.async", "goes with `method` only"),
     (http(**{"async": True}), "action.async", "is not a known field"),
     (job(**{"async": True}), "async", "must be a mapping"),
     (job(**{"async": {}}), "async.deadline", "is missing"),
@@ -369,7 +393,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(action="date"), "action", "must be a mapping"),
     (job(action={}), "action.kind", "is missing"),
     (job(action={"kind": "Shell"}), "action.kind", "did you mean shell"),
-    (job(action={"kind": 5}), "action.kind", "must be one of http, shell, python"),
+    (job(action={"kind": 5}), "action.kind", "must be one of http, grpc, shell, python"),
     # action: http
     (job(action={"kind": "http"}), "action.url", "is missing"),
     (http(url="file:///etc/passwd"), "action.url", "must start with http"),

@@ -11,6 +11,7 @@ from crony.workers.attempt import Attempt, Verdict
 _HOMES = {
     "shell": "crony.workers.runners.shell",
     "http": "crony.workers.runners.http",
+    "grpc": "crony.workers.runners.grpc",
     "python": "crony.workers.runners.python",
 }
 

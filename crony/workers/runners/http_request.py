@@ -66,7 +66,7 @@ def build(attempt: Attempt) -> Request:
     reserved = {name.lower() for name in ours}
     for name, text in (action.get("headers") or {}).items():
         if str(name).lower() not in reserved:
-            headers[str(name)] = template.fill(str(text), facts, _in_header)
+            headers[str(name)] = template.fill(str(text), facts, in_header)
     query, body = _content(attempt, method, facts, headers)
     url = fill_url(str(action["url"]), facts)
     if query:
@@ -137,8 +137,8 @@ def fill_url(url: str, facts: Callable[[str], Any]) -> str:
     return f"{scheme}//{'/'.join([host, *filled])}{mark}{query}"
 
 
-def _in_header(text: str) -> str:
-    """Everything but printable ASCII percent-encoded: no line can be added."""
+def in_header(text: str) -> str:
+    """For a header: everything but printable ASCII percent-encoded: no line can be added."""
     return "".join(char if " " <= char <= "~" else quote(char) for char in text)
 
 
