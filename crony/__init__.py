@@ -1,8 +1,8 @@
 """Crony: a distributed scheduled-job platform.
 
 `crony.enqueue(...)` asks for a run and gives a `crony.Run`, `crony.enqueue_many(...)` for many; `crony.app` is the
-Celery app behind `celery -A crony worker`; `crony.part()` tells a function which part of its run it is. Importing this
-package costs next to nothing: all are loaded when used.
+Celery app behind `celery -A crony worker`. `@crony.job(...)` declares a job beside its function; a `crony.Context`
+tells a function about its run. Importing this package costs next to nothing: all are loaded when used.
 """
 
 from __future__ import annotations
@@ -12,16 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Ask", "Part", "Run", "__version__", "app", "enqueue", "enqueue_many", "part"]
+__all__ = [
+    "Ask",
+    "Context",
+    "Deferred",
+    "Part",
+    "Run",
+    "Stopped",
+    "__version__",
+    "app",
+    "context",
+    "enqueue",
+    "enqueue_many",
+    "job",
+    "part",
+]
 
 if TYPE_CHECKING:
     from crony.celery import app
+    from crony.declare import job
     from crony.face import Ask, Run, enqueue, enqueue_many
-    from crony.inside import Part, part
+    from crony.inside import Context, Deferred, Part, Stopped, context, part
 
 _HOMES = {
     "app": "crony.celery",
     "Ask": "crony.face",
+    "Context": "crony.inside",
+    "Deferred": "crony.inside",
+    "Stopped": "crony.inside",
+    "context": "crony.inside",
+    "job": "crony.declare",
     "Run": "crony.face",
     "enqueue": "crony.face",
     "enqueue_many": "crony.face",

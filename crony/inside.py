@@ -1,11 +1,22 @@
-"""What a Python job may ask about the run it is: `crony.part()`."""
+"""What a Python job is told about its run: a parameter of type `crony.Context`, `crony.context()`, `crony.part()`.
+
+    @crony.job(name="reports/daily", schedule={"cron": "0 6 * * *"}, params={"region": "cn"})
+    def daily(ctx: crony.Context, region: str) -> dict:
+        ctx.log.info("report of %s for %s", ctx.fire_time, region)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from crony.errors import CronyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +44,97 @@ def part_is(which: Part | None) -> Iterator[None]:
         yield
     finally:
         _part.reset(token)
+
+
+class Stopped(CronyError):
+    """The run shall stop: it was cancelled, or its time is up. Let it pass."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """The right to answer for an attempt later, from wherever: give it to `crony_sdk.Completion.from_headers`."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    """Facts of the attempt, address and token, named as in a call over HTTP. Secret: they let anybody answer."""
+    deadline: datetime
+    heartbeat: float | None
+    """Seconds for which the answer may be silent; None: for any time."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One attempt under way, for the function that performs it. May be used from any thread of it."""
+
+    run: str
+    """Id of the run: the same for all its attempts, an idempotency key for whatever is called."""
+    attempt: int
+    """From 1."""
+    fence: int
+    """Rises from attempt to attempt: what is written elsewhere can refuse a lower one."""
+    job: str
+    """Name of the job."""
+    fire_time: datetime | None
+    """The instant that its schedule asked for, UTC; of a backfill the instant it makes up for. None: run by hand."""
+    logical_time: datetime
+    """`fire_time`, and for a run by hand the instant it was asked for."""
+    params: Mapping[str, Any]
+    """The parameters of the run. The function gets them as keyword arguments, too."""
+    part: Part | None
+    """Which part of its run it is; None: all of it."""
+    log: logging.Logger
+    """What is logged here (or anywhere else in the run) becomes its output."""
+    _left: Callable[[], float] = field(repr=False)
+    _stopped: Callable[[], bool] = field(repr=False)
+    _write: Callable[[str], None] = field(repr=False)
+    _defer: Callable[[], Deferred] = field(repr=False)
+    _stirred: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    @property
+    def left(self) -> float:
+        """Seconds until its timeout; never negative."""
+        return self._left()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it shall stop: it was cancelled, its time is up, or somebody else has ended it."""
+        return self._stopped()
+
+    def check(self) -> None:
+        """Raises `Stopped` when it shall stop. Call it in loops: a function in a thread cannot be stopped otherwise."""
+        if self.cancelled:
+            raise Stopped(f"run {self.run} shall stop")
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep so long, but not beyond a stop: that raises `Stopped`."""
+        self._stirred.wait(min(max(0.0, seconds), self.left))
+        self.check()
+
+    def progress(self, percent: float | None = None, message: str = "") -> None:
+        """Say how far it is: a line of the output. Of an answer that comes later the SDK tells the platform."""
+        shown = "" if percent is None else f"{min(100.0, max(0.0, float(percent))):.0f} %"
+        self._write(f"[progress] {' '.join(part for part in (shown, message) if part)}")
+
+    def defer(self) -> Deferred:
+        """When the function returns, its run goes on elsewhere, until it is answered with what is given here.
+
+        Raises `CronyError` when the job has no `async` section: nobody would wait.
+        """
+        return self._defer()
+
+
+_context: ContextVar[Context | None] = ContextVar("crony_context", default=None)
+
+
+def context() -> Context | None:
+    """The context of the run that the calling function is part of; None: it is not part of one."""
+    return _context.get()
+
+
+@contextmanager
+def context_is(which: Context) -> Iterator[None]:
+    """In the body `context()` says so."""
+    token = _context.set(which)
+    try:
+        yield
+    finally:
+        _context.reset(token)

@@ -94,9 +94,17 @@ class Api:
         if target.token:
             self._session.headers["Authorization"] = f"Bearer {target.token}"
 
-    def call(self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
-        """The JSON answer of one call (None for an empty one)."""
-        answer = self._send(method, path, body=body, query=query)
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        revision: int | None = None,
+    ) -> Any:
+        """The JSON answer of one call (None for an empty one). `revision`: only if that is the present one still."""
+        answer = self._send(method, path, body=body, query=query, revision=revision)
         if not answer.content:
             return None
         if "json" not in answer.headers.get("Content-Type", ""):
@@ -136,10 +144,13 @@ class Api:
         body: Any = None,
         query: Mapping[str, Any] | None = None,
         accept: str | None = None,
+        revision: int | None = None,
     ) -> requests.Response:
         url = f"{self.target.base}/api/v1/{path}"
         params = {key: value for key, value in (query or {}).items() if value is not None}
         headers = {"Accept": accept} if accept else {}
+        if revision is not None:
+            headers["If-Match"] = f'"{revision}"'
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         if content is not None:
             headers["Content-Type"] = "application/json"

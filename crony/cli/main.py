@@ -15,6 +15,7 @@ from crony.errors import CronyError
 COMMANDS = {
     "dev": ("crony.cli.dev:dev", "all of Crony on this machine, in one command"),
     "job": ("crony.cli.job:job", "jobs: create, list, get, run, pause, resume, delete"),
+    "apply": ("crony.cli.apply:apply", "jobs declared in Python: make the platform agree with a module"),
     "run": ("crony.cli.run:run", "runs: list, get, output, wait, cancel"),
     "accept": ("crony.cli.accept:accept", "in a shell job: its work goes on elsewhere"),
     "backfill": ("crony.cli.backfill:backfill", "backfills: list, get, cancel"),

@@ -92,3 +92,42 @@ def hold(path: str, stubborn: bool = False) -> str:
             if not stubborn:
                 raise
     return "went on"
+
+
+@shared_task
+def told(ctx: crony.Context, a: int, b: int = 0) -> dict[str, Any]:
+    """What the run says of itself."""
+    assert ctx is crony.context()
+    ctx.log.info("at work")
+    ctx.progress(40, "nearly")
+    facts = [ctx.run, ctx.attempt, ctx.fence, ctx.job, ctx.logical_time.isoformat(), dict(ctx.params), ctx.cancelled]
+    return {"facts": facts, "sum": a + b, "left": ctx.left > 0}
+
+
+@shared_task
+def told_elsewhere(a: int, *, ctx: crony.Context | None = None) -> list[Any]:
+    """Wants its context by name."""
+    return [a, ctx and ctx.attempt]
+
+
+@shared_task
+def patient(ctx, path: str) -> str:
+    """Marks its beginning, then sleeps as its context allows."""
+    Path(path).touch()
+    ctx.sleep(600)
+    return "slept"
+
+
+@shared_task
+def watchful(ctx: crony.Context, path: str) -> str:
+    """Marks its beginning, and returns when it shall stop."""
+    Path(path).touch()
+    while not ctx.cancelled:
+        time.sleep(0.02)
+    return "half of it"
+
+
+@shared_task
+def hands_over(ctx: crony.Context) -> dict[str, str]:
+    """Leaves the answer to whoever gets these headers."""
+    return dict(ctx.defer().headers)

@@ -78,6 +78,40 @@ def test_arguments_and_result(parts: Process) -> None:
     assert run(parts, action("add", 1), args=[5, 6]).result == 11
 
 
+def test_a_function_may_ask_for_its_context(parts: Process) -> None:
+    verdict = run(parts, action("told", 1), params={"b": 2}, attempt=3, name="a/b")
+    assert verdict.kind is Kind.SUCCEEDED, verdict
+    facts = ["j1.1.1700000000", 3, 77, "a/b", "2023-11-14T22:13:20+00:00", {"b": 2}, False]
+    assert verdict.result == {"facts": facts, "sum": 3, "left": True}
+    lines = attempts.output(parts).decode().splitlines()
+    assert lines[0].endswith("INFO crony.job: at work") and lines[1] == "[progress] 40 % nearly"
+    assert run(parts, action("told_elsewhere", 5), attempt=2).result == [5, 2]
+    assert crony.context() is None
+
+
+def test_a_context_hands_over(parts: Process) -> None:
+    told = attempts.attempt(parts, action("hands_over"), deadline=60.0)
+    assert "`async`" in python.run(told).reason
+    token = Token.new(told.held.queue, told.held.place).under(told.held.fence)
+    told.callback = Callback.of(told.envelope, token, api="https://crony", now=1000.0)
+    assert python.run(told).accepted
+
+
+@pytest.mark.parametrize(
+    ("task", "how"), [("patient", "cancel"), ("patient", "timeout"), ("watchful", "cancel"), ("watchful", "timeout")]
+)
+def test_a_function_in_a_thread_stops_by_its_context(parts: Process, tmp_path: Path, task: str, how: str) -> None:
+    mark = tmp_path / "f"
+    target = attempts.attempt(parts, action(task, str(mark)), timeout=0.5 if how == "timeout" else 60.0)
+    aside = Aside(python.run, target)
+    until(mark.exists, what="the function begins")
+    if how == "cancel":
+        target.cancel()
+    verdict = aside.join(5)
+    assert verdict.kind is (Kind.TIMED_OUT if how == "timeout" else Kind.CANCELLED)
+    assert "left behind" not in verdict.reason and not target.finished
+
+
 def test_a_function_may_ask_which_part_it_is(parts: Process) -> None:
     assert run(parts, action("which_part"), part=1, parts=3).result == [1, 3]
     assert run(parts, action("which_part")).result is None

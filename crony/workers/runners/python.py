@@ -21,13 +21,16 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from crony.domain.callback import kept
 from crony.domain.outcome import Kind
-from crony.inside import Part, part_is
+from crony.inside import Part, context_is, part_is
 from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.capture import captured
 from crony.workers.interrupt import INTERRUPTER, Stop, in_pool_process
+from crony.workers.runners.python_context import Arguments, context_of
 
 STUBBORN = 5.0
 """A function that ignores its stop for this many seconds loses its process (prefork), or is left behind."""
+COOPERATION = 1.0
+"""A function in a thread that watches its context is given so many seconds to stop by itself."""
 LOCKED = 5.0
 """Seconds after that until its process ends even if the function never lets another thread run (prefork)."""
 
@@ -57,6 +60,8 @@ class _Call:
     def __init__(self, attempt: Attempt, task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
         self._attempt, self._task, self._args, self._kwargs = attempt, task, args, kwargs
         self._stoppable = INTERRUPTER.can_stop
+        self._context = context_of(attempt)
+        self._arguments = Arguments(task.run)
         self._why: Kind | None = None
         self._over = False
 
@@ -77,6 +82,8 @@ class _Call:
         try:
             function = self._function
             value = INTERRUPTER.call(function, self) if self._stoppable else function()
+            if self._context.seen_stopped and self._why is not None:
+                return self._stopped("the function saw it and returned")
             if self._attempt.deferred:
                 return ACCEPTED
             return Verdict(Kind.SUCCEEDED, result=kept(value))
@@ -96,8 +103,9 @@ class _Call:
         self._task.push_request(id=f"{told.run}:{told.attempt}", args=self._args, kwargs=self._kwargs)
         part = Part(told.part, told.parts) if told.part is not None else None
         try:
-            with part_is(part):
-                return self._task.run(*self._args, **self._kwargs)
+            with part_is(part), context_is(self._context):
+                args, kwargs = self._arguments.given(self._context, self._args, self._kwargs)
+                return self._task.run(*args, **kwargs)
         finally:
             self._task.pop_request()
 
@@ -111,8 +119,10 @@ class _Call:
         if self._over or self._why is not None:
             return
         self._why = why
+        self._context.stir()
         if not self._stoppable:
-            _elsewhere(self._leave)
+            patience = min(COOPERATION, self._attempt.patience) if self._context.is_watched else 0.0
+            self._attempt.process.alarms.after(patience, lambda: None if self._over else _elsewhere(self._leave))
             return
         patience = min(STUBBORN, self._attempt.patience)
         self._attempt.process.alarms.after(patience, lambda: None if self._over else _elsewhere(self._abandon))
