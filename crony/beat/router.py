@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from crony.beat.book import Book
 from crony.domain.grounds import Grounds, grounds
+from crony.domain.node import PERMITS
 from crony.domain.placing import ANY_QUEUE
 from crony.domain.queues import shared
 from crony.domain.routing import Busy, Choice, Shares, Strategy, Usable, Wheel, draw, least_busy, rendezvous
@@ -40,15 +41,16 @@ class Need(NamedTuple):
     node: str | None
     exclude: tuple[str, ...]
     queue: str = ""
+    permit: bool = False
 
     @classmethod
     def of(cls, envelope: Envelope) -> Need:
         """The need of an envelope."""
         kind = str(envelope.action.get("kind", ""))
         if envelope.strategy == Strategy.ANY:
-            return cls(kind, (), None, (), envelope.shared or ANY_QUEUE)
+            return cls(kind, (), None, (), envelope.shared or ANY_QUEUE, envelope.needs_permit)
         labels = tuple(sorted(envelope.labels.items())) if envelope.labels else ()
-        return cls(kind, labels, envelope.node, tuple(envelope.exclude))
+        return cls(kind, labels, envelope.node, tuple(envelope.exclude), permit=envelope.needs_permit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,8 @@ class Router:
             return 0, "cordoned"
         if need.kind not in facts.kinds:
             return 0, f"does not run {need.kind} jobs"
+        if need.permit and PERMITS not in facts.can:
+            return 0, "takes no start permits (upgrade it)"
         labels = facts.labels if control is None or not need.labels else control.over(facts.labels)
         for key, wanted in need.labels:
             if labels.get(key) != wanted:

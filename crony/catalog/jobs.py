@@ -6,6 +6,7 @@ ever lowering a revision. Every job is named by its id or its name.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,8 @@ from crony.store.db import Database
 from crony.store.models import JobRow, JobVersionRow
 from crony.store.search import folded, searchable
 
+LIKE = 1000
+"""Most names that one that is not found is compared with, by its beginning and by its end."""
 
 class Catalog:
     """The jobs of one namespace. `sealer` signs what is published: nodes and centres trust only such documents."""
@@ -315,8 +318,21 @@ class Catalog:
             mine = session.scalar(select(JobVersionRow.save).where(*_version(row)))
             row = row if deleted_by and mine == deleted_by else None
         if row is None:
-            raise NotFound(f"There is no job {job}", hint="look for its name with: crony job list")
+            near = _near(session, job)
+            hint = f"did you mean {near}?" if near else "look for its name with: crony job list"
+            raise NotFound(f"There is no job {job}", hint=hint)
         return row
+
+
+def _near(session: Session, name: str) -> str:
+    """The name of a job most like this one, of those that begin or end as it does; empty: none is like it."""
+    query, like = select(JobRow.live_name).where(JobRow.live_name.is_not(None)).limit(LIKE), name.lower()[:200]
+    head = func.lower(JobRow.live_name).startswith(like[:2], autoescape=True)
+    tail = func.lower(JobRow.live_name).endswith(like.rpartition("/")[2][-4:], autoescape=True)
+    names = [str(found) for each in (head, tail) for found in session.scalars(query.where(each))]
+    by_text = {found.lower(): found for found in names}
+    near = difflib.get_close_matches(like, by_text, n=1, cutoff=0.7)
+    return by_text[near[0]] if near else ""
 
 
 def _matching(query: Select[Any], q: str, enabled: bool | None, folder: str) -> Select[Any]:

@@ -110,6 +110,15 @@ class JobView:
         return self.enabled and self.paused_until is None and not self.held
 
     @property
+    def state(self) -> str:
+        """on, paused, paused_until, held (its leader does not fire it) or deleted: what its schedule is worth now."""
+        if self.deleted_at is not None:
+            return "deleted"
+        if not self.enabled:
+            return "paused"
+        return "held" if self.held else "paused_until" if self.paused_until is not None else "on"
+
+    @property
     def job(self) -> Job:
         """The parsed document."""
         return parse(self.document)

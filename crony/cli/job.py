@@ -236,6 +236,7 @@ def why(name: str, at: str, api: Api, form: str) -> None:
             ("run", run.get("id")),
             ("outcome", run.get("outcome")),
             ("skipped for", skip.get("reason")),
+            *(("backfill", _filled(each)) for each in found.get("backfills") or ()),
             ("revision", found.get("revision")),
             ("fire before", found.get("fire_before") and show.moment(found["fire_before"])),
             ("fire after", found.get("fire_after") and show.moment(found["fire_after"])),
@@ -257,6 +258,11 @@ def delete(names: tuple[str, ...], yes: bool, api: Api) -> None:
     for name in names:
         api.call("DELETE", f"jobs/{segment(name)}")
         click.echo(f"deleted {show.plain(name)}")
+
+
+def _filled(each: dict[str, Any]) -> str:
+    run = each.get("run")
+    return f"{each['id']} (run {run['id']}: {run['outcome'] or run['state']})" if run else f"{each['id']} (to come)"
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -14,6 +14,10 @@ VALUE = 63
 """Most characters of a label's value."""
 MOST_LABELS = 32
 """Most labels that people may set for one node."""
+PERMITS = "permits"
+"""It takes a durable permit before the first instruction of work that needs one, and stops on a cut if a job asks."""
+ABILITIES = (PERMITS,)
+"""What this version can do. An attempt that needs an ability goes to no node that does not say that it has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class NodeFacts(Record):
     disk_free (of the spool's file system), rss (of the node and its pool); bytes. What is not known is left out."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of Python, Celery and the kernel."""
+    can: list[str] = field(default_factory=list)
+    """What its version knows of the protocol: see `ABILITIES`. A node of an older version does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Select, and_, delete, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
+from crony.domain.run import Trigger
 from crony.errors import NotFound
 from crony.store import cursor as cursors
 from crony.store.cursor import Paged, limit_of
@@ -122,6 +123,14 @@ def list_runs(
     last = rows[size - 1] if len(rows) > size else None
     after = cursors.make("runs", round(last.sort_at * 1000), last.id) if last else None
     return Paged([_view(row) for row in rows[:size]], after)
+
+
+def backfilled(db: Database, job: str, generation: int, instant: int) -> list[RunView]:
+    """The runs of backfills for an instant of a job, whole ones."""
+    first = f"{job}.{generation}.b"  # as `ids.backfill_run_id` names them: the primary key finds them
+    query = select(RunRow).where(RunRow.id >= first, RunRow.id < f"{job}.{generation}.c", RunRow.fire_at == instant)
+    query = query.where(RunRow.trigger == Trigger.BACKFILL.value, RunRow.parent_id.is_(None)).limit(100)
+    return [_view(row) for row in db.read(lambda session: session.scalars(query).all())]
 
 
 def get(db: Database, run: str) -> RunView:

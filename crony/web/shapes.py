@@ -27,6 +27,7 @@ def job(info: JobInfo) -> dict[str, Any]:
         "id": view.id,
         "name": view.name,
         "enabled": view.enabled,
+        "state": view.state,
         "paused_until": rfc3339(view.paused_until),
         "held": {"reason": view.held, "since": rfc3339(view.standing.held_at if view.standing else None)}
         if view.held

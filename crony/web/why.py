@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,14 +19,17 @@ from crony.catalog.views import JobView, VersionView
 from crony.clock import SYSTEM, rfc3339
 from crony.domain import ids
 from crony.domain.calendar import date_of
+from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Done, State, Trigger, UnknownRecord, WaitReason
 from crony.domain.schedule import Schedule, last_fire, next_fire
 from crony.domain.shards import shard_of
+from crony.domain.signing import peek
 from crony.errors import NotFound
 from crony.store import runs as archive
 from crony.store.runs import Filter, SkipView
 from crony.web import formats, jobs, runs, shapes, words
+from crony.web.filled import Filled, filled
 from crony.web.i18n import N_, translator
 from crony.web.rendering import WORDS, waiting_for
 from crony.web.runs import Run
@@ -34,6 +37,8 @@ from crony.web.wiring import Web
 
 FARTHEST = 400 * 86400
 """Seconds before the instant within which the fire before it is looked for."""
+NAMED = 5
+"""Most backfills that a sentence names."""
 
 
 class At(float):
@@ -68,6 +73,8 @@ class Answer:
     """The nearest fires by that revision, when it was not due."""
     waits: Run | None = field(default=None, repr=False)
     """A waiting run whose reason is still to be said."""
+    filled: tuple[Filled, ...] = ()
+    """Runs of backfills for that instant, which are no fires."""
 
     def sentence(self, language: str, zone: str) -> str:
         """The answer for people, times in `zone`."""
@@ -86,12 +93,30 @@ class Answer:
         parts = [_(text, **{name: shown(value) for name, value in values.items()}) for text, values in self.said]
         if self.waits is not None:
             parts.append(waiting_for(self.waits, language, SYSTEM.wall()))
+        parts += [_(text, **{name: shown(value) for name, value in values.items()}) for text, values in self._filled()]
         return ("" if language == "zh" else " ").join(parts)
+
+    def _filled(self) -> Iterator[tuple[str, dict[str, object]]]:
+        for each in self.filled[:NAMED]:
+            values: dict[str, object] = {"backfill": each.backfill}
+            if each.run is None:
+                yield N_("Backfill %(backfill)s has that instant still before it."), values
+                continue
+            values["run"] = each.run.id
+            if each.run.state == State.ENDED:
+                values["outcome"] = Word(each.run.outcome)
+                yield N_("Backfill %(backfill)s ran it: run %(run)s ended as %(outcome)s."), values
+            else:
+                yield N_("Backfill %(backfill)s has made run %(run)s of it, which has not ended."), values
 
 
 def why(web: Web, ref: str, at: float) -> Answer:
     """The answer for the job and the second of `at`. Raises `NotFound`; `Unavailable` when a record cannot be read."""
     view, second = web.catalog.get(ref), math.floor(at)
+    return replace(_why(web, view, second), filled=filled(web, view, second))
+
+
+def _why(web: Web, view: JobView, second: int) -> Answer:
     run = _run(web, ids.fire_run_id(view.id, view.generation, second))
     if run is not None and run.outcome != Kind.SKIPPED:
         return _of_run(view, second, run)
@@ -266,6 +291,9 @@ def _without_record(
         return _follows(web, view, at, facts, revision)
     if not due:
         return _not_due(view, at, schedules, facts, revision)
+    if _came_before(web, view.id, at):
+        text = N_("That fire had come already when revision %(n)s was saved, before a day was closed.")
+        return answer("not_due", text)
     if at > SYSTEM.wall():
         return answer("not_yet", N_("It is due then by revision %(n)s; that moment has not come."))
     return _undecided(web, view, at, facts, revision)
@@ -356,6 +384,17 @@ def _undecided(web: Web, view: JobView, at: int, facts: dict[str, object], revis
     return answer("undecided", due, (N_("The leader has decided everything up to %(upto)s."), upto))
 
 
+def _came_before(web: Web, job: str, at: int) -> bool:
+    """Whether an edit found that what would be due then had come already, on the day it moved from or to."""
+    found = web.client.get(web.keys.job(job))
+    try:
+        live = LiveJob.read(peek(found.value)) if found is not None else None
+    except (UnknownRecord, ValueError, LookupError, TypeError):
+        return False
+    gone = live.crossed.without if live is not None else ()
+    return at in gone or (live is not None and any(at in item.without for item in live.replaced))
+
+
 def _shard(web: Web, job: str) -> int:
     sharding = web.live.centres().sharding
     return shard_of(job, sharding.count) if sharding is not None else 0
@@ -398,6 +437,9 @@ def body(answer: Answer, language: str) -> dict[str, Any]:
         "sentence": answer.sentence(language, zone),
         "run": shapes.run(answer.run) if answer.run else None,
         "skip": shapes.skip(answer.skip) if answer.skip else None,
+        "backfills": [
+            {"id": each.backfill, "run": shapes.run(each.run) if each.run else None} for each in answer.filled
+        ],
         "revision": answer.revision,
         "fire_before": rfc3339(answer.before),
         "fire_after": rfc3339(answer.after),

@@ -108,6 +108,7 @@ SAID = (
     (r"more than (?P<n>\d+) waited for the database", N_("more than %(n)s waited for the database")),
     (r"it has waited for (?P<n>\d+) min", N_("it has waited for %(n)s min")),
     (r"no node fits", N_("no node fits")),
+    (r"a pool of its job has no free slot", N_("a pool of its job has no free slot")),
     (r"node (?P<name>\S+) has not begun it", N_("node %(name)s has not begun it")),
     (r"their runs are listed as failed", N_("their runs are listed as failed")),
     (r"its node takes no more work", N_("its node takes no more work")),
@@ -174,6 +175,10 @@ SAID = (
     (
         r"labels were asked for, and whoever takes from its shared queue first gets it",
         N_("labels were asked for, and whoever takes from its shared queue first gets it"),
+    ),
+    (
+        r"takes no start permits \(upgrade it\): (?P<nodes>.+)",
+        N_("takes no start permits (upgrade it): %(nodes)s"),
     ),
     (r"does not run (?P<kind>\w+) jobs: (?P<nodes>.+)", N_("does not run %(kind)s jobs: %(nodes)s")),
     (r"has no (?P<key>\S+): (?P<nodes>.+)", N_("has no %(key)s: %(nodes)s")),

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 import crony
-from crony.domain.node import NodeControl, NodeFacts
+from crony.domain.node import ABILITIES, NodeControl, NodeFacts
 from crony.domain.queues import node_of, own, shared
 from crony.domain.run import UnknownRecord
 from crony.errors import Conflict, CronyError, Forbidden, Halted
@@ -133,6 +133,7 @@ class Liveness:
             draining=self._stopping,
             machine=machine.state(str(directory(settings))),
             versions=machine.versions(),
+            can=list(ABILITIES),
         )
 
     def may_claim(self, queue: str) -> bool:

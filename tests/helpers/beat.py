@@ -13,7 +13,7 @@ from crony.beat.centre import Centre
 from crony.clock import SYSTEM, Clock
 from crony.domain import ids
 from crony.domain.livejob import LiveJob
-from crony.domain.node import NodeControl, NodeFacts
+from crony.domain.node import ABILITIES, NodeControl, NodeFacts
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.pool import Pool, Slot
 from crony.domain.run import Claim, Done, Envelope, Request, Wait
@@ -68,6 +68,7 @@ class FakeNode:
                 "version": "0",
                 "capacity": 4,
                 "kinds": ["shell", "http", "python"],
+                "can": list(ABILITIES),
                 **facts,
             }
         )

@@ -268,23 +268,27 @@ def test_a_run_nobody_begins_is_told_once_for_its_job(
     stuck, quick = place.publish(overlap="allow", routing={"labels": {"zone": "b"}}), place.publish(overlap="allow")
     node = place.node("n1")
     unfit = [place.ask(stuck).run for _ in range(3)]
+    place.pool("few", 0)
+    full = place.publish(limits=["pool:few"])
+    crowded = place.ask(full).run
     claimed, unclaimed = place.ask(quick).run, place.ask(quick).run
     until(lambda: len(node.messages()) == 2, PATIENCE, "both")
     by_run = {message.run: message for message in node.messages()}
     node.claim(by_run[claimed])
     later = place.ask(quick, not_before_at=SYSTEM.wall() + 3600).run
-    until(lambda: len(rows(database, "queue_age")) == 2, PATIENCE, "both jobs to be told of")
+    until(lambda: len(rows(database, "queue_age")) == 3, PATIENCE, "each job to be told of")
     told = {alert.job: alert for alert in rows(database)}
+    assert told[full.id].run == crowded and "no free slot; pool few lets 0 run" in told[full.id].reason
     assert told[stuck.id].run in unfit and told[stuck.id].name == stuck.name and "no node fits" in told[stuck.id].reason
     assert told[quick.id].run == unclaimed and told[quick.id].node == "n1"
     looks = leader.counts().get("queue_age_done", 0)
     settled(lambda: leader.counts().get("queue_age_done", 0), still=0.5)
-    assert looks == 2 == leader.counts()["queue_age_done"] and later not in {alert.run for alert in rows(database)}
+    assert looks == 3 == leader.counts()["queue_age_done"] and later not in {alert.run for alert in rows(database)}
 
     leader.stop()
     place.lead()  # its keys are gone, so it tells again; of the same runs that is the same alert
     nothing_lies(place)
-    assert len(rows(database, "queue_age")) <= 3
+    assert len(rows(database, "queue_age")) <= 4
     node.end(by_run[unclaimed], node.claim(by_run[unclaimed]))
 
 

@@ -6,12 +6,14 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import pytest
+
 from crony.beat.book import Book
 from crony.beat.load import PROMISE, Load
 from crony.beat.router import Route, Router, key_of
 from crony.domain import ids
 from crony.domain.grounds import Grounds
-from crony.domain.node import NodeControl, NodeFacts
+from crony.domain.node import ABILITIES, NodeControl, NodeFacts
 from crony.domain.run import Claim, Envelope
 from crony.etcd.keys import Keys
 
@@ -39,7 +41,7 @@ class Fleet:
     def node(self, name: str, **facts: Any) -> None:
         """A node with a session."""
         base = {"incarnation": f"i-{name}", "queue": f"run.{name}", "hostname": "h", "pid": 1, "boot_id": "b",
-                "version": "0", "capacity": 4, "kinds": ["shell"]}  # fmt: skip
+                "version": "0", "capacity": 4, "kinds": ["shell"], "can": [*ABILITIES]}  # fmt: skip
         self.put(KEYS.session(f"i-{name}"), b"{}")
         self.put(KEYS.node(name), NodeFacts(name=name, **(base | facts)).encode())
 
@@ -278,3 +280,18 @@ def test_turns_of_nodes_that_never_come_back_are_forgotten() -> None:
         fleet.route(node=f"pod-{n}")
         fleet.drop(KEYS.node(f"pod-{n}"))
     assert len(fleet.router._wheel) < 1100
+
+
+@pytest.mark.parametrize(
+    "needs", [{"delivery": "at_most_once"}, {"on_node_loss": "hold"}, {"on_cut": "stop"}, {"deadline": 60.0}]
+)
+def test_a_node_that_takes_no_permits_gets_no_work_that_needs_one(needs: dict[str, Any]) -> None:
+    fleet = Fleet()
+    fleet.node("old", can=[])
+    assert fleet.route(**needs) is None
+    assert fleet.router.explain(fleet.envelope(**needs)) == "takes no start permits (upgrade it): old"
+    assert fleet.route().node == "old"  # type: ignore[union-attr]
+    fleet.node("new")
+    for _ in range(3):
+        route = fleet.route(**needs)
+        assert route is not None and route.node == "new" and "takes no start permits (upgrade it): old" in route.why

@@ -20,7 +20,8 @@ def test_it_is_said_and_ended(web: Web, api: Api, browser: Browser) -> None:
     web.client.put(web.keys.done(made["id"]), held.encode())
 
     shown = api("GET", "jobs/night").json()
-    assert (shown["enabled"], shown["next_fire_at"]) == (True, None)
+    assert (shown["enabled"], shown["next_fire_at"], shown["state"]) == (True, None, "held")
+    assert [each["state"] for each in api("GET", "jobs?enabled=true").json()["items"]] == ["held"]
     assert shown["held"] == {"reason": why, "since": rfc3339(upto + 0.5)}
     page = text_of(browser.get(f"/jobs/{made['id']}").text)
     assert f"until it is resumed or edited: {why}" in page and "Resume" in page

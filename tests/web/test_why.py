@@ -14,11 +14,13 @@ from sqlalchemy import update
 from crony.catalog.views import JobView
 from crony.clock import rfc3339
 from crony.domain import ids
+from crony.domain.backfill import planned
 from crony.domain.calendar import DAYS
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done, Envelope, Wait
 from crony.domain.schedule import parse_schedule
 from crony.domain.signing import Sealer, new_key
+from crony.lifecycle import backfill as backfills
 from crony.store import archive
 from crony.store.models import JobVersionRow
 from crony.web import why
@@ -186,3 +188,35 @@ def test_a_job_with_a_jitter_is_due_at_its_own_second(web: Web, api: Api) -> Non
     assert own is not None
     for at, due in ((own, True), (own + 1, False)):
         assert (api("GET", f"jobs/late/why?at={rfc3339(at)}").json()["verdict"] != "not_due") is due
+
+
+def test_a_backfill_that_ran_it_or_will_is_said_and_linked(web: Web, view: JobView, ask: Ask, browser: Browser) -> None:
+    decided(web, view, NOW)
+    schedule = '{"cron": "0 1 * * *"}'
+    wanted = planned(
+        ident=ids.backfill_id(), job=view.id, name=view.name, generation=1, schedule=schedule, parallel=1,
+        schedules=(parse_schedule({"cron": "0 1 * * *"}),), start=DUE, end=DUE + 2 * DAY, now=NOW,
+    )  # fmt: skip
+    backfills.ask(web.client, web.keys, wanted)
+    assert ask(DUE)["backfills"] == [{"id": wanted.id, "run": None}] and ask(DUE - DAY)["backfills"] == []
+    assert f"Backfill {wanted.id} has that instant still before it." in ask(DUE)["sentence"]
+    run, done = wanted.run_of(DUE), wanted.without([DUE])
+    web.client.put(web.keys.backfill(wanted.id), done.encode())
+    ended = outcome(view, DUE, "failed", run=run, trigger="backfill", started_at=NOW, ended_at=NOW, requested_at=NOW)
+    web.client.put(web.keys.out(run, 1), ended.encode())
+    web.live.forget()
+    assert ask(DUE)["backfills"][0]["run"]["id"] == run, "not archived yet"
+    archive.write(web.db, [ended])
+    web.client.delete(web.keys.backfill(wanted.id))
+    found = ask(DUE)
+    assert (found["verdict"], found["backfills"][0]["run"]["outcome"]) == ("no_record", "failed")
+    assert f"Backfill {wanted.id} ran it: run {run} ended as failed." in found["sentence"]
+    when = datetime.fromtimestamp(DUE, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    assert f'href="/runs/{run}"' in browser.get(f"/jobs/{view.id}?at={when}").text
+
+
+def test_a_name_that_is_not_there_is_answered_with_one_like_it(web: Web, api: Api, view: JobView) -> None:
+    for wrong in ("night/laod", "nigth/load", "Night/Load2"):
+        answer = api("GET", f"jobs/{wrong.replace('/', '%2F')}/why?at=2026-11-22T10:00:00Z")
+        assert answer.status_code == 404 and answer.json()["hint"] == "did you mean night/load?", wrong
+    assert "crony job list" in api("GET", "jobs/nothing-like-it").json()["hint"]

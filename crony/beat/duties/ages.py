@@ -1,7 +1,8 @@
 """Ages: a run that nobody has begun for long is told, once for each job and episode (21).
 
-Level-triggered, from memory: the oldest run of a job that waits because no node fits, or lies unclaimed in a queue.
-While that job has such a run nothing more is told about it; a new leader may tell of another run of it once more.
+Level-triggered, from memory: the oldest run of a job that waits because no node fits or a pool has no free slot, or
+lies unclaimed in a queue. While that job has such a run nothing more is told about it; a new leader may tell of another
+run of it once more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ log = logging.getLogger("crony.beat")
 EVERY = 15.0
 OLD = 600.0
 """Seconds after which a run that could begin and was not begun is told."""
+NOBODY_BEGINS = {
+    WaitReason.NO_NODE.value: "no node fits",
+    WaitReason.POOL.value: "a pool of its job has no free slot",
+}
+"""What a run that could begin waits for, and how that is told."""
 REFUSALS = 3
 SOME = 20
 """Most jobs told of in one look."""
@@ -77,10 +83,10 @@ class Ages:
         office, found = self._office, dict[str, Old]()
         for run, waiting in office.book.waits.items():
             wait = waiting.wait
-            if wait is None or wait.reason != WaitReason.NO_NODE or not isinstance(wait.since_at, int | float):
+            if wait is None or wait.reason not in NOBODY_BEGINS or not isinstance(wait.since_at, int | float):
                 continue
             if wait.since_at < before:
-                why = "no node fits" + (f"; {wait.detail}" if wait.detail else "")
+                why = NOBODY_BEGINS[wait.reason] + (f"; {wait.detail}" if wait.detail else "")
                 _keep(found, Old(wait.since_at, run, office.keys.run_wait(run), waiting.seen, wait.envelope, why))
         for (queue, place), item in office.book.queued.items():
             since = _sent_at(place)

@@ -111,7 +111,7 @@ def list_jobs(
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> dict[str, Any]:
-    """Jobs by name."""
+    """Jobs by name. `enabled` goes by the save; `state` is on, paused, paused_until or held (by its leader)."""
     page = web.catalog.list(q=q, folder=folder, enabled=enabled, limit=limit, cursor=cursor)
     infos, _ = jobs.describe(web, page.items)
     return {"items": [shapes.job(info) for info in infos], "next_cursor": page.next_cursor}
