@@ -49,7 +49,7 @@ docs: $(VENV)/.dev ## write the generated reference pages anew
 	$(PY) docs/generate.py
 
 proto: $(VENV)/.dev ## write the code of the gRPC contract anew
-	cd proto && for to in $(CURDIR)/crony/workers/rpc; do \
+	cd proto && for to in $(CURDIR)/crony/workers/rpc $(CURDIR)/sdk/crony_sdk; do \
 		$(abspath $(PY)) -m grpc_tools.protoc -I. --python_out=$$to --pyi_out=$$to crony/v1/callback.proto \
 		&& mv $$to/crony/v1/callback_pb2.* $$to && rm -r $$to/crony || exit 1; done
 

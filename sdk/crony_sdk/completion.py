@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from crony_sdk import contract, forks, grpc
+from crony_sdk import contract, forks
 from crony_sdk.contract import Call, Standing
 from crony_sdk.errors import Cancelled, Conflict, Failed, Invalid, NotACall, Refused, TooLarge, Unavailable
 from crony_sdk.outbox import Outbox, open_outbox
@@ -67,7 +67,7 @@ class Completion:
     @classmethod
     def from_grpc(cls, context: Any, **options: Any) -> Completion:
         """For the gRPC call of this servicer context."""
-        return cls(grpc.call_of(context), **options)
+        return cls(Call.from_grpc(context), **options)
 
     def after_fork(self) -> None:
         """Heartbeats and unsent text stay with the parent; a child that goes on reporting calls `start`."""

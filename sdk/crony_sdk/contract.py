@@ -100,6 +100,12 @@ class Call:
         )
 
     @classmethod
+    def from_grpc(cls, context: Any) -> Call:
+        """The facts in the metadata of a servicer's context. Raises `NotACall` when they are missing."""
+        pairs = context.invocation_metadata() or ()
+        return cls.from_headers({str(key): value for key, value in pairs if isinstance(value, str)})
+
+    @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Call:
         """The facts in the environment of a shell job. The token's file is read now: it goes when the command ends."""
         given = os.environ if environ is None else environ

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-import time
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,17 +31,17 @@ class Context:
         background: bool = False,
     ) -> None:
         self.call, self.params, self.body, self.completion = call, params, body, completion
-        self._background, self._cancelled = background, False
+        self.background, self._cancelled = background, threading.Event()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the work should stop. A call that is answered at once never learns of a cancel."""
-        return self._cancelled or (self.completion is not None and self.completion.cancelled)
+        """Whether the work should stop. An HTTP call that is answered at once never learns of a cancel."""
+        return self._cancelled.is_set() or (self.completion is not None and self.completion.cancelled)
 
     @property
     def left(self) -> float | None:
         """Seconds until the answer is due, the report of background work; None: not said."""
-        return self.call.report_left if self._background else self.call.answer_left
+        return self.call.report_left if self.background else self.call.answer_left
 
     def check(self) -> None:
         """Raises `Cancelled` when the work should stop."""
@@ -70,12 +70,11 @@ class Context:
         """Sleep, but not longer than until a cancel; whether there was one."""
         if self.completion is not None:
             return self.completion.wait_cancelled(timeout)
-        time.sleep(max(0.0, timeout))
-        return self._cancelled
+        return self._cancelled.wait(max(0.0, timeout))
 
     def cancel(self) -> None:
         """Ask the work to stop, from our side."""
-        self._cancelled = True
+        self._cancelled.set()
         if self.completion is not None:
             self.completion.cancel()
 

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -47,6 +47,13 @@ class Request:
     name: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(default=b"", repr=False)
+    content: bytes | None = field(default=None, repr=False)
+    """What the handler gets as its body, where that comes wrapped in something else."""
+
+    @property
+    def given(self) -> bytes:
+        """The handler's body."""
+        return self.body if self.content is None else self.content
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Response:
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    failure: Failed | None = field(default=None, compare=False)
+    """With status 500: what the handler said, for those who can hand on more than a status."""
 
 
 class Service:
@@ -111,6 +120,22 @@ class Service:
             log.exception("a call of %r could not be answered", request.name[:100])
             return problem(500, "the SDK failed; see the log of the service")
 
+    def cancel(self, request: Request) -> Response:
+        """Ask the work of an attempt to stop, if it is under way here; never raises. Signed as a call is."""
+        try:
+            self._verify(request)
+            self.hang_up(Call.from_headers(request.headers), background=True)
+        except (BadSignature, NotACall) as error:
+            return problem(401 if isinstance(error, BadSignature) else 400, str(error))
+        return Response(200)
+
+    def hang_up(self, call: Call, *, background: bool = False) -> None:
+        """The caller waits for this attempt no longer; work in the background goes on unless it is meant, too."""
+        for work in self._ledger.under_way():
+            same = (work.call.run, work.call.attempt, work.call.fence) == (call.run, call.attempt, call.fence)
+            if same and work.context is not None and (background or not work.context.background):
+                work.context.cancel()
+
     def close(self, grace: float = 10.0) -> None:
         """Take nothing more, wait up to `grace` seconds for work under way, fail the rest so that it is tried again
         elsewhere, and deliver reports. Called at the end of the process."""
@@ -134,15 +159,7 @@ class Service:
     def _answer(self, request: Request) -> Response:
         if len(request.body) > self._max_body:
             return problem(413, f"the body is larger than {self._max_body} bytes")
-        if self._secrets:
-            signing.verify(
-                request.headers,
-                request.body,
-                method=request.method,
-                target=self._behind + request.target,
-                secrets=self._secrets,
-                window=self._window,
-            )
+        self._verify(request)
         call = Call.from_headers(request.headers)
         if self._platform and call.callback and not call.callback.startswith(f"{self._platform}/"):
             return problem(403, "the callback does not lead to our Crony")
@@ -160,8 +177,19 @@ class Service:
             completion = Completion(call, spool=self.outbox, numbered=True)
         elif found.background:
             return problem(400, f"{request.name} works in the background: give the job `async: {{deadline: …}}`")
-        context = Context(call, params, request.body, completion, background=found.background)
+        context = Context(call, params, request.given, completion, background=found.background)
         return self._later(found, context) if found.background else self._now(found, context)
+
+    def _verify(self, request: Request) -> None:
+        if self._secrets:
+            signing.verify(
+                request.headers,
+                request.body,
+                method=request.method,
+                target=self._behind + request.target,
+                secrets=self._secrets,
+                window=self._window,
+            )
 
     def _now(self, found: Handler, context: Context) -> Response:
         work, what = self._ledger.enter(context.call, context)
@@ -178,7 +206,8 @@ class Service:
             _told(found, context, error)
             if context.completion is not None and isinstance(error, Failed) and error.final:
                 _report(context.completion, error=error)  # a status cannot say that it is final
-            response = problem(500, _reason(error))
+            failure = error if isinstance(error, Failed) else None
+            response = replace(problem(500, _reason(error)), failure=failure)
         finally:
             if context.completion is not None:
                 context.completion.stop()
@@ -234,12 +263,12 @@ def _busy(detail: str) -> Response:
 
 def _params(request: Request) -> dict[str, Any]:
     """The members of a JSON object; without one, the query."""
-    if not request.body.strip():
+    if not request.given.strip():
         return dict(parse_qsl(request.target.partition("?")[2], keep_blank_values=True))
     kind = next((value for name, value in request.headers.items() if name.lower() == "content-type"), "")
     if "json" not in kind:
         return {}
-    found = json.loads(request.body)
+    found = json.loads(request.given)
     return found if isinstance(found, dict) else {}
 
 

@@ -11,8 +11,9 @@ import pytest
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from tests.helpers.etcd import EtcdServer
-from tests.helpers.grpc_server import grpc_server
+from tests.helpers.grpc_server import grpc_server, sdk_server
 from tests.helpers.node import Leader, running_node
+from tests.helpers.platform import platform
 from tests.helpers.wait import until
 
 RUNS = int(os.environ.get("CRONY_TEST_GRPC_RUNS", "8"))
@@ -44,3 +45,29 @@ def test_calls_and_commands_take_turns_and_a_cancel_works(pool: str, etcd: EtcdS
             assert leader.ended(slow, timeout=2).kind == "cancelled"
             until(lambda: there.asked()[-1]["event"] == "cancelled", what="the service hears of it")
         until(lambda: not leader.left(), what="nothing of the runs is left")
+
+
+def test_a_service_with_the_sdk_answers_later(etcd: EtcdServer, tmp_path: Path) -> None:
+    secret = "one-secret-of-32-characters-and-more"
+    with sdk_server(tmp_path / "service", secret) as there, platform(tmp_path / "crony", [etcd.endpoint]) as crony:
+        crony.centre("one")
+        crony.web()
+        crony.node("n1", CRONY_CALL_SECRETS=secret)
+        crony.await_nodes("n1")
+        action = {"kind": "grpc", "address": there.address, "handler": "long", "request": {"gate": "open"}}
+        later = {"deadline": "10m", "heartbeat": "3s"}
+        job = crony.job({"name": "grpc", "action": action, "overlap": "allow", "async": later})
+        run, other = crony.trigger(job), crony.trigger(job)
+        for one in (run, other):
+            until(lambda one=one: crony.client.get(crony.keys.run_acc(one)), 20, "the acceptance")
+        crony.call("POST", f"runs/{other}:cancel", {})
+        assert crony.wait(other)["outcome"] == "cancelled"
+        until(lambda: f"{other} 1 cancelled" in there.journal.read_text(), 20, "the work hears of it")
+        (tmp_path / "service" / "open").touch()
+        ended = crony.wait(run)
+        assert (ended["outcome"], ended["result"]) == ("succeeded", {"attempt": 1})
+        until(lambda: "it has begun" in crony.output(run), 10, "its output")
+        final = crony.job({"name": "final", "action": {**action, "handler": "breaks", "request": {"final": True}},
+                           "retry": {"max": 3, "delay": "1s"}})  # fmt: skip
+        ended = crony.wait(crony.trigger(final))
+        assert (ended["outcome"], ended["code"], len(ended["attempts"])) == ("failed", 17, 1), "it asked for no other"

@@ -65,6 +65,31 @@ def grpc_server(folder: Path, **options: Any) -> Iterator[GrpcServer]:
         popen.wait()
 
 
+@contextmanager
+def sdk_server(folder: Path, secret: str, port: int = 0) -> Iterator[GrpcServer]:
+    """A service with the SDK (tests/helpers/sdk_grpc_service.py); its marks are in `folder / "marks"`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ready = folder / "ready"
+    ready.unlink(missing_ok=True)
+    with (folder / "log").open("ab") as log:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", "tests.helpers.sdk_grpc_service", str(folder), secret, str(port)], cwd=ROOT,
+            stdout=log, stderr=log, preexec_fn=die_with_parent,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'sdk'}"},
+        )  # fmt: skip
+    try:
+        until(lambda: _complete(ready) or popen.poll() is not None, 20, "the service is ready")
+        assert popen.poll() is None, (folder / "log").read_text()
+        yield GrpcServer(popen, f"127.0.0.1:{ready.read_text().strip()}", folder / "marks")
+    finally:
+        popen.kill()
+        popen.wait()
+
+
+def _complete(file: Path) -> bool:
+    return file.exists() and file.read_text().endswith("\n")
+
+
 def _schema() -> Any:
     """`ledger.v1.Ledger`, in two files of which one needs a type of Google's, in a pool that nobody else knows."""
     from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,6 +22,7 @@ from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.lifecycle.complete import Contradicted, Told, complete
 from tests.helpers.etcd import EtcdServer
+from tests.helpers.grpc_server import grpc_server
 from tests.helpers.node import ROOT, Leader, NodeProcess, running_node
 from tests.helpers.service import Asked, service, talker
 from tests.helpers.wait import until
@@ -152,6 +154,20 @@ def test_a_shell_command_hands_over_by_a_file(made: Made, tmp_path: Any) -> None
         assert (out.kind, out.code) == expected
     plain = leader.ended(leader.send(made.facts, {"kind": "shell", "script": ACCEPT}))
     assert (plain.kind, plain.code) == ("failed", 2), "nobody would wait"
+
+
+def test_the_ok_of_a_grpc_method_can_mean_accepted(made: Made, tmp_path: Path) -> None:
+    leader = made.leader
+    with grpc_server(tmp_path) as there:
+        action = {"kind": "grpc", "address": there.address, "method": "ledger.v1.Ledger/Close", "async": True}
+        run = leader.send(made.facts, action, **LATER)
+        until(lambda: made.accepted(run), 30, "the run is accepted")
+        plain = leader.ended(leader.send(made.facts, {**action, "async": False}, **LATER))
+    assert plain.kind == "succeeded" and made.left(run) == [leader.keys.run_acc(run)]
+    given = there.asked()[0]["metadata"]
+    assert given["x-crony-callback"] == f"{API}api/v1/runs/{run}/attempts/1" and given["x-crony-heartbeat"] == "30"
+    complete(leader.client, leader.keys, run, 1, Token.read(given["x-crony-token"]), Report(True, result=[1]))
+    assert leader.ended(run).result == [1] and made.left(run) == []
 
 
 def test_a_report_after_a_call_without_an_answer_is_told_how_it_was_ended(made: Made) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCE = "crony/v1/callback.proto"
-COPIES = ("crony/workers/rpc",)
+COPIES = ("crony/workers/rpc", "sdk/crony_sdk")
 
 
 def test_the_checked_in_code_is_what_the_contract_generates(tmp_path: Path) -> None:
