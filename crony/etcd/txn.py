@@ -69,7 +69,7 @@ class _Get(NamedTuple):
 class Ops:
     """What one branch of a transaction does, in order."""
 
-    __slots__ = ("_bytes", "_deletes", "_nested", "_parts", "_puts")
+    __slots__ = ("_bytes", "_deletes", "_nested", "_parts", "_puts", "_written")
 
     def __init__(self) -> None:
         self._parts: list[_Put | _Delete | _Get | Txn] = []
@@ -77,6 +77,8 @@ class Ops:
         self._puts: list[str] = []
         self._deletes: list[str] = []
         self._bytes = 0
+        self._written: tuple[int, set[str], set[str]] | None = None
+        """How many parts there were when `_writes` looked, and what it found: nobody changes a part."""
 
     def put(self, key: str, value: bytes, *, lease: int = 0) -> Self:
         """Puts `value`; a leased key needs its `lease` named each time, else it is detached for ever."""
@@ -132,6 +134,8 @@ class Ops:
 
     def _writes(self) -> tuple[set[str], set[str]]:
         """Keys put and deleted by this branch, nested ones included. `BadRequest` on a key written twice (E2)."""
+        if self._written is not None and self._written[0] == len(self._parts) and not self._nested:
+            return self._written[1], self._written[2]
         puts, deletes = set(self._puts), set(self._deletes)
         if len(puts) != len(self._puts):
             raise BadRequest(f"a transaction puts a key twice: {_twice(self._puts)}")
@@ -154,6 +158,7 @@ class Ops:
             _apart(deletes, more_puts)
             puts |= more_puts
             deletes |= more_deletes
+        self._written = len(self._parts), puts, deletes
         return puts, deletes
 
 

@@ -17,6 +17,7 @@ NAME = "crony.run"
     ignore_result=True,
     max_retries=0,
     Request="crony.workers.request:RunRequest",
+    Strategy="crony.workers.strategy:quiet",
 )
 def run(self: Any, sealed: str) -> None:
     """Execute the attempt of the sealed envelope. Its outcome goes to etcd, never through Celery."""

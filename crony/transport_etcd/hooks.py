@@ -14,6 +14,10 @@ let_go: Callable[[dict[str, Any], bytes], None] | None = None
 """Called (from a background thread) when Celery let go of a message of a run queue, by ack or reject, but its claim
 is still there: nobody ended the attempt, so the node must. Arguments: the claim, the stored message."""
 
+ended: Callable[[dict[str, Any]], bool] | None = None
+"""Asked (from a background thread) before that is looked up: whether this process itself has ended the attempt, and
+etcd has confirmed it. Asked once for each."""
+
 requeued: Callable[[dict[str, Any], bytes], bool] | None = None
 """Asked (from a background thread) before a message of a run queue that had been delivered is given back because of
 `reject(requeue=True)` - a lost pool child, say. True: dealt with, the claim stays. False or no hook: claim released."""

@@ -10,12 +10,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from crony.errors import CronyError
-from crony.etcd.client import Client
+from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys, is_run_queue
-from crony.etcd.txn import Txn, TxnResult, mod
+from crony.etcd.txn import MAX_OPS, Txn, TxnResult, mod
 from crony.transport_etcd import hooks
 from crony.transport_etcd.claims import CLAIMS_PER_REQUEST, Delivery, claim_value
 from crony.transport_etcd.errors import is_transient
@@ -27,6 +28,8 @@ _Entry = tuple[Delivery, bool]
 
 LET_GO_AFTER = 0.5
 """How long a run whose task was acknowledged may take to end its attempt, seconds."""
+_LOOKED_AT = 0.1
+"""Seconds longer that nearly all wait, so that one request looks at many: most have ended long before."""
 
 
 _RIDES_FOR = 0.05
@@ -42,7 +45,7 @@ class Settler:
         """`client`, `keys`: of the link."""
         self._client, self._keys = client, keys
         self._pending: deque[_Entry] = deque()
-        self._later: list[tuple[float, Delivery]] = []
+        self._later: deque[tuple[float, Delivery]] = deque()
         self._busy = 0
         self._riding = 0
         self._rode = 0.0
@@ -149,7 +152,8 @@ class Settler:
         with self._change:
             self._later.append((time.monotonic() + LET_GO_AFTER, delivery))
             self._start()
-            self._change.notify_all()
+            if len(self._later) == 1:  # else it looks in time anyway
+                self._change.notify_all()
 
     def _start(self) -> None:
         self._closed = False
@@ -261,27 +265,40 @@ class Settler:
     # -- run queues --------------------------------------------------------------------------------
 
     def _due(self) -> bool:
-        return bool(self._later) and self._later[0][0] <= time.monotonic()
+        return bool(self._later) and self._later[0][0] + _LOOKED_AT <= time.monotonic()
 
     def _until_due(self) -> float | None:
-        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+        return max(0.0, self._later[0][0] + _LOOKED_AT - time.monotonic()) if self._later else None
 
     def _let_go_due(self) -> None:
+        """Look at the claims of runs that Celery has let go of; of those still there the node is told."""
         while self._due():
-            delivery = self._later[0][1]
-            held = self._client.get(self._keys.claim(delivery.queue, delivery.place))
+            now = time.monotonic()
+            waiting = [delivery for due, delivery in islice(self._later, MAX_OPS) if due <= now]
+            ended = hooks.ended
+            doubtful = [each for each in waiting if ended is None or not ended(each.facts)]
+            read = Txn()
+            for delivery in doubtful:
+                read.get(self._keys.claim(delivery.queue, delivery.place))
+            answers = self._client.txn(read).responses if doubtful else []
             with self._change:
-                self._later.pop(0)
-            hook: Callable[[dict[str, Any], bytes], None] | None = hooks.let_go
-            if hook is None or held is None or held.mod < delivery.fence:
-                continue
-            now = read_claim(held)
-            if now.holder != delivery.incarnation or now.deliveries != delivery.count:
-                continue
-            try:
-                hook({**delivery.facts, "fence": held.mod}, delivery.value)
-            except Exception:
-                log.exception("the hook `let_go` failed for %s", delivery.place)
+                for _ in waiting:
+                    self._later.popleft()
+            for delivery, found in zip(doubtful, answers, strict=True):
+                if found:
+                    self._let_go(delivery, found[0])
+
+    @staticmethod
+    def _let_go(delivery: Delivery, held: KV) -> None:
+        hook, now = hooks.let_go, read_claim(held)
+        if hook is None or held.mod < delivery.fence:
+            return
+        if now.holder != delivery.incarnation or now.deliveries != delivery.count:
+            return
+        try:
+            hook({**delivery.facts, "fence": held.mod}, delivery.value)
+        except Exception:
+            log.exception("the hook `let_go` failed for %s", delivery.place)
 
 
 class Ride:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Container
 from typing import Any
 
-from celery import bootsteps, signals
+from celery import bootsteps, current_app, signals
+from celery.app import trace
 from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import ImproperlyConfigured, WorkerShutdown
 from celery.worker import state
@@ -45,6 +46,7 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
         """On each connection: the first time the node joins; then its queue is consumed."""
         if self._liveness is None:
             self._join(c)
+        trace_quietly(c.app, c.hostname)
         inside = in_process(c.pool)
         for key, request in list(OPEN.items()):
             if not request.in_pool(in_process=inside):
@@ -113,6 +115,7 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
         if not in_process(c.pool) and c.pool.flush is not None:
             c.pool.flush = flushing(c.pool.flush)
         hooks.let_go, hooks.requeued = self._letting_go.let_go, self._letting_go.requeued
+        hooks.ended = ending.ENDS.asked
         try:
             ready(process)
             live.join(_patiently)
@@ -142,6 +145,25 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
             self._liveness.close()
         if self._uploader is not None:
             self._uploader.stop(FLUSH)
+
+
+def trace_quietly(app: Any, hostname: str) -> None:
+    """Celery says of each task that it succeeded. Of a run its outcome says more, so it is said at level debug only."""
+    if trace.logger.isEnabledFor(logging.DEBUG):
+        return
+    level, task = trace.logger.level, app.tasks[NAME]
+    trace.logger.setLevel(logging.WARNING)  # a tracer looks once, when it is made
+    try:
+        task.__trace__ = trace.build_tracer(NAME, task, app.loader, hostname, app=app)
+    finally:
+        trace.logger.setLevel(level)
+
+
+@signals.worker_process_init.connect  # type: ignore[untyped-decorator]
+def _in_child(**kwargs: Any) -> None:
+    """A child of the pool makes its tracers anew."""
+    if NAME in current_app.tasks:
+        trace_quietly(current_app, trace.gethostname())
 
 
 def check(app: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from crony.domain.outcome import Outcome
 from crony.domain.run import Envelope
@@ -17,6 +18,7 @@ from crony.etcd.errors import BadRequest
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, TxnResult
 from crony.lifecycle.end import PATIENCE, Ended, Stale, end
+from crony.workers.attempt import Held
 
 log = logging.getLogger("crony.worker")
 
@@ -37,6 +39,34 @@ class Counters:
 
 
 COUNTERS = Counters()
+
+
+class Ends:
+    """Deliveries whose attempt this process has ended, by etcd's word, until Celery has let go of them.
+
+    A pool of threads lives beside the transport, which then need not look what became of a claim. Of what a child of
+    a pool of processes ended its parent knows nothing, and looks.
+    """
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._ended: dict[tuple[str, str, str, int], None] = {}
+
+    def add(self, held: Held) -> None:
+        """Ended; remembered for the transport's question, of the last `MOST` only."""
+        self._ended[held.delivery] = None
+        if len(self._ended) > self.MOST:
+            with contextlib.suppress(StopIteration, RuntimeError):  # another thread was faster
+                self._ended.pop(next(iter(self._ended)), None)
+
+    def asked(self, crony: dict[str, Any]) -> bool:
+        """The transport's hook `ended`."""
+        held = Held.read(crony)
+        return held is not None and self._ended.pop(held.delivery, self) is None
+
+
+ENDS = Ends()
 
 
 def settle(

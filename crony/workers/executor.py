@@ -22,7 +22,7 @@ from crony.domain.signing import BadSeal
 from crony.errors import CronyError
 from crony.etcd.keys import is_run_queue
 from crony.lifecycle.accept import CancelOrdered, accept
-from crony.lifecycle.end import Stale, outcome_of
+from crony.lifecycle.end import Ended, Stale, outcome_of
 from crony.lifecycle.handback import hand_back
 from crony.lifecycle.permit import permit, starting
 from crony.lifecycle.quarantine import quarantine
@@ -322,7 +322,7 @@ class _Execution:
             **follows,
             secret=self._token.digest if self._token else "",
         )
-        ending.settle(
+        found = ending.settle(
             process.client,
             process.keys,
             self._sealed,
@@ -332,3 +332,5 @@ class _Execution:
             told=self._envelope,
             commit=process.commit,
         )
+        if isinstance(found, Ended):
+            ending.ENDS.add(held)

@@ -161,10 +161,13 @@ def running_node(
     pool: str = "threads",
     concurrency: int = 2,
     registered: bool = True,
+    level: str = "info",
     max_tasks: int = 0,
     **settings: Any,
 ) -> Iterator[NodeProcess]:
-    """A started node, registered unless told otherwise; killed with everything below it at the end."""
+    """A started node, registered unless told otherwise; killed with everything below it at the end.
+
+    At `level` debug Celery logs each run."""
     folder = Path(tempfile.mkdtemp(prefix="crony-node-"))
     name = name or f"n{os.getpid()}-{time.monotonic_ns() % 100_000}"
     environ = {key: value for key, value in os.environ.items() if not key.startswith("CRONY_")}
@@ -185,7 +188,7 @@ def running_node(
     log = folder / "log"
     recycled = ["--max-tasks-per-child", str(max_tasks)] if max_tasks else []
     command = [sys.executable, "-m", "celery", "-A", "crony", "worker", "--pool", pool, "-c", str(concurrency)]
-    command += ["-l", "info", "--without-gossip", "--without-mingle", "--without-heartbeat", *recycled]
+    command += ["-l", level, "--without-gossip", "--without-mingle", "--without-heartbeat", *recycled]
     with log.open("wb") as file:
         popen = subprocess.Popen(
             command,

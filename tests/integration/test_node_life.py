@@ -131,7 +131,7 @@ def test_a_claimed_run_that_never_started_goes_back_to_the_leader(
     leader: Leader, etcd: EtcdServer, tmp_path: Path, pool: str
 ) -> None:
     mark = tmp_path / "mark"
-    with running_node(leader, etcd.endpoint, pool=pool, name="n1", concurrency=1) as node:
+    with running_node(leader, etcd.endpoint, pool=pool, name="n1", concurrency=1, level="debug") as node:
         facts = leader.node("n1")
         assert facts is not None
         plain = task_message(f"{JOBS}.hold", "plain-1", [str(mark)], {})  # acknowledged when it starts: takes no credit

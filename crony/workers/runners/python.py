@@ -25,7 +25,7 @@ from crony.inside import Part, context_is, part_is
 from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.capture import captured
 from crony.workers.interrupt import INTERRUPTER, Stop, in_pool_process
-from crony.workers.runners.python_context import Arguments, context_of
+from crony.workers.runners.python_context import arguments_of, context_of
 
 STUBBORN = 5.0
 """A function that ignores its stop for this many seconds loses its process (prefork), or is left behind."""
@@ -61,7 +61,7 @@ class _Call:
         self._attempt, self._task, self._args, self._kwargs = attempt, task, args, kwargs
         self._stoppable = INTERRUPTER.can_stop
         self._context = context_of(attempt)
-        self._arguments = Arguments(task.run)
+        self._arguments = arguments_of(task.run)
         self._why: Kind | None = None
         self._over = False
 

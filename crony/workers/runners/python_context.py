@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -106,6 +107,12 @@ class Arguments:
         if self._index is not None and self._index <= len(args):
             return [*args[: self._index], context, *args[self._index :]], dict(kwargs)
         return args, {**kwargs, self._name: context}
+
+
+@lru_cache(maxsize=2000)
+def arguments_of(function: Callable[..., Any]) -> Arguments:
+    """Where that function wants its context; looked up once, for its signature takes long to read."""
+    return Arguments(function)
 
 
 def _is_context(annotation: Any) -> bool:
