@@ -30,6 +30,7 @@ from crony.beat.load import Load
 from crony.beat.pools import Pools
 from crony.beat.sorting import filled_by, job_of
 from crony.domain.chain import Graph
+from crony.domain.gathering import Gathering
 from crony.domain.ids import place_ident
 from crony.domain.join import Join
 from crony.domain.node import NodeControl, NodeFacts
@@ -76,6 +77,8 @@ class Book:
         self._ignored = (keys.name(""), keys.alert(""), f"{keys.root}delayed/")
         self.pools = Pools(keys)
         self.graph = Graph()
+        self.gathered: dict[str, tuple[int, Gathering | None]] = {}
+        """Runs that are to follow several others, with what they have so far; None: nobody can read it."""
         self.mods: dict[str, int] = {}
         self.jobs: dict[str, JobEntry] = {}
         self.requests: dict[str, Asked] = {}
@@ -220,6 +223,8 @@ class Book:
                 self._enter(run, run not in self.joins)
                 self.joins[run] = Joined(run, _read(Join, value), revision)
                 self.news.joins.add(run)
+            case ["run", "chain", run]:
+                self.gathered[run] = revision, _read(Gathering, value)
             case ["run", "acc", run]:
                 self._enter(run, run not in self.accepted)
                 self.accepted[run] = Awaited(run, _read(Accepted, value), revision)
@@ -310,6 +315,8 @@ class Book:
             case ["run", "join", run]:
                 self.joins.pop(run, None)
                 self._leave(run)
+            case ["run", "chain", run]:
+                self.gathered.pop(run, None)
             case ["run", "acc", run]:
                 self.accepted.pop(run, None)
                 self._leave(run)

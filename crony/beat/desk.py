@@ -102,6 +102,7 @@ class Desk:
         """What the caller asked for this one run, over what the job says."""
         changes: dict[str, object] = {"args": list(request.args), "idem": request.idem}
         changes |= {"chain": request.chain, "cause": request.cause, "no_chain": request.no_chain is True}
+        changes["chain_at"] = float(request.chain_at or request.not_before_at)
         changes["params"] = {**envelope.params, **request.params}
         if request.priority is not None:
             changes["priority"] = min(max(int(request.priority), 0), 9)
@@ -171,6 +172,7 @@ class Desk:
             idem="",
             chain="",
             cause="",
+            chain_at=0.0,
             why="",
         )
 

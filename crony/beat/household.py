@@ -13,6 +13,7 @@ from crony.beat.duties.alerts import Delivery, Losses, Undelivered
 from crony.beat.duties.archiver import Archiver
 from crony.beat.duties.compaction import Compaction
 from crony.beat.duties.marking import Marking
+from crony.beat.duties.overdue import Overdue
 from crony.beat.duties.pruning import IdemPruning
 from crony.beat.duties.reconcile import reconciling
 from crony.beat.duties.retention import retention
@@ -49,7 +50,7 @@ class Household:
         self.delivery = Delivery(client, lead, database, undelivered).background
         """Of alerts; it is nudged when one was put."""
         self._settling = Settling(office, self._archiver, undelivered, self.delivery, term=term)
-        self.duties: list[Duty] = [Losses(office, undelivered, self.delivery), self._settling]
+        self.duties: list[Duty] = [Losses(office, undelivered, self.delivery), self._settling, Overdue(office)]
         marking = Marking(client, lead, watermark, database, halt)
         self.background: list[Background] = [
             self._archiver.background,

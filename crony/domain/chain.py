@@ -1,21 +1,18 @@
-"""Chains: jobs that run after others, and what becomes of them when a parent's run ends.
+"""Chains: which jobs run after which, and what the end of a run says to them.
 
-A chain begins with a run that no other run started, and bears that run's id: every run that follows carries it. The
-leader that settles outcomes asks for the run of a child, or records why there is none, in the same transaction. The
-child's run id follows from what it runs after, so whoever asks twice asks for the same run.
+A chain begins with a run that no other run started, and bears that run's id: every run that follows carries it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from crony.domain import ids
 from crony.domain.livejob import LiveJob
-from crony.domain.outcome import Kind, Outcome, SkipReason
-from crony.domain.run import Record, Request, Trigger, UnknownRecord
+from crony.domain.outcome import Kind
+from crony.domain.run import Record, UnknownRecord
 
 MOST_CHILDREN = 40
 """Most jobs that run after one job: what its end comes to is one transaction."""
@@ -33,6 +30,10 @@ class Link(Record):
     on: str
     parents: dict[str, str]
     """Id to name."""
+    need: int = 1
+    """How many of them have to end as awaited."""
+    within: float = 86400.0
+    """Seconds after their chain began by which the ends of several have to come."""
 
     @classmethod
     def of(cls, live: LiveJob) -> Link | None:
@@ -41,15 +42,17 @@ class Link(Record):
         if after is None or not after.ids:
             return None
         parents = dict(zip(after.ids, after.jobs, strict=True))
-        return cls(live.id, live.name, live.generation, live.revision, after.on, parents)
+        return cls(live.id, live.name, live.generation, live.revision, after.on, parents, after.need, after.within)
 
     @property
     def sound(self) -> bool:
         """Whether its parts are what they should be: whoever may write to etcd could have put anything."""
         return (
             all(isinstance(text, str) for text in (self.job, self.name, self.on))
-            and all(type(number) is int for number in (self.generation, self.revision))
+            and all(type(number) is int for number in (self.generation, self.revision, self.need))
+            and type(self.within) in (int, float)
             and isinstance(self.parents, dict)
+            and 1 <= self.need <= len(self.parents)
             and all(isinstance(text, str) for pair in self.parents.items() for text in pair)
         )
 
@@ -87,6 +90,22 @@ class Graph:
         """The jobs that follow a job, by id."""
         return [self._links[job] for job in sorted(self._children.get(parent, ()))[:MOST_CHILDREN]]
 
+    def link(self, job: str) -> Link | None:
+        """Whose ends a job follows; None: nobody's."""
+        return self._links.get(job)
+
+    def follows(self, job: str, ancestor: str) -> bool:
+        """Whether a job follows another, directly or through others, or is that one."""
+        seen, todo = {job}, [job]
+        while todo:
+            if (each := todo.pop()) == ancestor:
+                return True
+            link = self._links.get(each)
+            above = set(link.parents) - seen if link is not None else set()
+            seen |= above
+            todo += above
+        return False
+
 
 class End(NamedTuple):
     """The end of a run, as far as chains go."""
@@ -97,6 +116,17 @@ class End(NamedTuple):
     kind: str
     chain: str
     """The run that its chain began with."""
+    chain_at: float = 0.0
+    """When that was asked for, or was to begin."""
+    fire_at: float | None = None
+    to_at: float | None = None
+    """Of a record about fires that became no run: the first and the last of them."""
+
+    def fits(self, on: str) -> bool:
+        """Whether it is an end that `on` waits for. What was skipped has not run, and fits nothing."""
+        if on == "end":
+            return self.kind != Kind.SKIPPED
+        return self.kind == Kind.SUCCEEDED if on == "success" else self.kind in FAILURES
 
     @classmethod
     def of(cls, value: bytes) -> End | None:
@@ -109,53 +139,26 @@ class End(NamedTuple):
             if run.part is not None:
                 return None
             chain = str(told.get("chain") or told["run"])
-            return cls(told["run"], run.job, str(told["name"]), str(told["kind"]), chain)
+            at = float(told.get("chain_at") or told.get("requested_at") or told["ended_at"])
+            many = (told["fire_at"], told["to_at"]) if isinstance(told.get("to_at"), int | float) else (None, None)
+            return cls(told["run"], run.job, str(told["name"]), str(told["kind"]), chain, at, *many)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 
 
-class Consequence(NamedTuple):
-    """What an end comes to for one child: a request for a run of it, or the record why it does not run."""
-
-    request: tuple[str, Request] | None = None
-    """With its id."""
-    skip: Outcome | None = None
+def began_at(key: str, end: End) -> float:
+    """When a chain began, the same for each of its ends: the instant of its fire, else when its first run was asked
+    for, or was to begin."""
+    return float(key) if key.isdigit() else end.chain_at
 
 
-def consequences(end: End, links: Iterable[Link], graph: Graph, now: float) -> list[Consequence]:
-    """What the end of a run comes to, child by child."""
-    found = []
-    for link in links:
-        run = ids.chained_run_id(link.job, link.generation, end.run)
-        if fits(link.on, end.kind):
-            found.append(Consequence(request=(f"c{run}", _request(link, run, end, now))))
-        elif link.on != "failure" or end.kind != Kind.SUCCEEDED or graph.after(link.job):
-            # What waits for failures and sees none is not worth a record, unless somebody waits for it in turn.
-            found.append(Consequence(skip=skipped(link, run, end, now)))
-    return found
+def key_of(chain: str) -> str:
+    """What the runs of one chain have in common: the instant of the fire that it began with, else the first run.
 
-
-def fits(on: str, kind: str) -> bool:
-    """Whether an end of this kind is one that `on` waits for. What was skipped has not run, and fits nothing."""
-    if on == "end":
-        return kind != Kind.SKIPPED
-    return kind == Kind.SUCCEEDED if on == "success" else kind in FAILURES
-
-
-def _request(link: Link, run: str, end: End, now: float) -> Request:
-    return Request(
-        "run", run=run, job=link.job, name=link.name, generation=link.generation, trigger=Trigger.CHAIN.value,
-        requested_at=now, chain=end.chain, cause=end.run,
-    )  # fmt: skip
-
-
-def skipped(link: Link, run: str, end: End, now: float) -> Outcome:
-    """The record of a child that does not run, because of how its parent's run ended."""
-    how = "was skipped" if end.kind == Kind.SKIPPED else f"ended as {end.kind}"
-    wanted = {"success": "its success", "failure": "its failure", "end": "its end"}.get(link.on, link.on)
-    return Outcome(
-        run=run, job=link.job, name=link.name, generation=link.generation, revision=link.revision, attempt=0,
-        kind=Kind.SKIPPED.value, final=True, trigger=Trigger.CHAIN.value, ended_at=now,
-        reason=SkipReason.PARENT.value, detail=f"{end.name} {how}, and {wanted} was awaited", requested_at=now,
-        chain=end.chain, cause=end.run,
-    )  # fmt: skip
+    So jobs that fire at the same second are in one chain for whoever follows several of them.
+    """
+    try:
+        fire = ids.parse_run_id(chain).fire
+    except ValueError:
+        fire = None
+    return chain if fire is None else str(fire)

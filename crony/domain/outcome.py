@@ -76,8 +76,9 @@ class Outcome(Record):
     """How many fires a skip stands for."""
     idem: str = ""
     chain: str = ""
-    """As in the envelope: the run that its chain began with, whose end it follows, and whether nothing follows."""
+    """As in the envelope: the run that its chain began with and when, whose end it follows, whether nothing follows."""
     cause: str = ""
+    chain_at: float = 0.0
     no_chain: bool = False
     parts: int = 0
     """How many parts its run has; 0: it is not split."""

@@ -179,6 +179,8 @@ class Envelope(Record):
     """The run that its chain began with; empty: it begins one itself."""
     cause: str = ""
     """The run whose end it follows; empty: none's."""
+    chain_at: float = 0.0
+    """When its chain began; 0: when it was asked for."""
     no_chain: bool = False
     """Nothing follows its end."""
     deliveries: int = 0
@@ -258,8 +260,9 @@ class Request(Record):
     by: str = ""
     """Who asked: user, token or process."""
     chain: str = ""
-    """As in the envelope, like `cause` and `no_chain`."""
+    """As in the envelope, like `cause`, `chain_at` and `no_chain`."""
     cause: str = ""
+    chain_at: float = 0.0
     no_chain: bool = False
     requested_at: float = 0.0
     reason: str = ""

@@ -172,6 +172,10 @@ class Keys:
         """A run whose parts, runs of their own, are under way."""
         return f"{self.root}run/join/{run}"
 
+    def run_chain(self, run: str) -> str:
+        """The ends that a run waits for, which is to follow several others."""
+        return f"{self.root}run/chain/{run}"
+
     def run_acc(self, run: str) -> str:
         """A run that its callee accepted and will end later."""
         return f"{self.root}run/acc/{run}"

@@ -79,6 +79,7 @@ def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **
         idem=envelope.idem,
         chain=envelope.chain,
         cause=envelope.cause,
+        chain_at=envelope.chain_at,
         no_chain=envelope.no_chain,
         awaited=envelope.awaited,
         parts=envelope.parts,

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from crony.domain import chain, ids
+from crony.domain import gathering, ids
 from crony.domain.alert import Alert, AlertKind, run_failed
 from crony.domain.chain import End, Graph
+from crony.domain.gathering import Consequence, Gathering
 from crony.domain.outcome import Outcome
 from crony.domain.run import Record, Request, UnknownRecord
 from crony.etcd.keys import Keys
@@ -55,6 +56,8 @@ class Consequences:
     runs of which parts ended, and runs of jobs that follow others."""
     skips: Sequence[Outcome] = ()
     """Records of jobs that follow others and do not run."""
+    gathered: Mapping[str, Gathering | None] = field(default_factory=dict)
+    """What becomes of the records of runs that are to follow several others; None: it goes."""
 
 
 def consequences(
@@ -62,18 +65,21 @@ def consequences(
     outcomes: Iterable[tuple[int, str, bytes]],
     position: Position,
     graph: Graph | None = None,
+    gathered: Mapping[str, Gathering] | None = None,
     now: float = 0.0,
 ) -> Consequences:
     """Go from `position` over `outcomes` (revision, key, value), in order, as far as one transaction can.
 
-    `graph`: which jobs follow which (None: no job any), `now`: when that is asked for.
+    `graph`: which jobs follow which (None: no job any), `gathered`: what those that follow several have so far,
+    `now`: when the consequences are drawn.
 
     The final failure of a part is no alert: that of its run will be, and names it.
     """
     alerts: dict[str, Alert] = {}
     ends: dict[str, Request] = {}
     parts: dict[str, Request] = {}
-    chained: list[chain.Consequence] = []
+    chained: list[Consequence] = []
+    known, changed = dict(gathered or {}), dict[str, Gathering | None]()
     for revision, key, value in outcomes:
         run = key.removeprefix(keys.outs).split("/")[0]
         whole = ids.whole(run)
@@ -81,13 +87,13 @@ def consequences(
         part = _part_ended(run, whole, value, parts.get(whole)) if whole != run else None
         if part is not None and alert is not None and alert.kind == AlertKind.RUN_FAILED:
             alert = None
-        follows = _followed(run, value, graph, now) if graph is not None else []
-        written = len(alerts) + len(ends) + len(parts) + len(chained)
+        follows = _followed(run, value, graph, known, now) if graph is not None else []
+        written = len(alerts) + len(ends) + len(parts) + _writes(chained) + 3
         if (
             (alert is not None and len(alerts) >= MOST_ALERTS)
             or (end is not None and len(ends) >= MOST_ENDS)
             or (part is not None and whole not in parts and len(parts) >= MOST_WHOLES)
-            or (follows and written + 3 + len(follows) > MOST_WRITES)
+            or (follows and written + _writes(follows) > MOST_WRITES)
         ):
             break
         if alert is not None:
@@ -97,20 +103,34 @@ def consequences(
         if part is not None:
             parts[whole] = part
         chained += follows
+        for each in follows:
+            if each.gathered is not None:
+                of, record = each.gathered
+                changed[of] = record
+                if record is not None:
+                    known[of] = record
+                else:
+                    known.pop(of, None)
         position = Position(revision, key)
     requests = {**ends, **{f"p{position.revision:016x}.{whole}": told for whole, told in parts.items()}}
     requests |= dict(each.request for each in chained if each.request)
     skips = tuple(each.skip for each in chained if each.skip)
-    return Consequences(position, tuple(alerts.values()), requests, skips)
+    return Consequences(position, tuple(alerts.values()), requests, skips, changed)
 
 
-def _followed(run: str, value: bytes, graph: Graph, now: float) -> list[chain.Consequence]:
+def _followed(
+    run: str, value: bytes, graph: Graph, known: Mapping[str, Gathering], now: float
+) -> list[Consequence]:
     """What the end of a run comes to for the jobs that follow its job."""
-    links = graph.after(run.split(".")[0])
-    end = End.of(value) if links else None
+    end = End.of(value) if graph.after(run.split(".")[0]) else None
     if end is None or end.run != run:
         return []
-    return chain.consequences(end, links, graph, now)
+    return gathering.consequences(end, graph, known, now)
+
+
+def _writes(chained: Iterable[Consequence]) -> int:
+    """How many records they write, at most."""
+    return sum(sum(part is not None for part in each) for each in chained)
 
 
 def _ended(run: str, value: bytes) -> Request | None:
@@ -152,13 +172,30 @@ def settle(
     requests: Mapping[str, Request] | None = None,
     skips: Iterable[Outcome] = (),
     chains_seen: int = 0,
+    gathered: Mapping[str, tuple[int, Gathering | None]] | None = None,
 ) -> Move:
     """Advance the position, put the alerts, tell the leaders, ask for what follows; two leaders cannot both.
 
     An alert or a request that is there already is put again: it says the same, and refusing would stop every later one.
-    `chains_seen`: revision up to which it is known which jobs follow which.
+    `chains_seen`: revision up to which it is known which jobs follow which. `gathered`: what becomes of the records of
+    runs that are to follow several others, with the revision seen of each.
     """
     puts = {keys.settled: position.encode()} | {keys.alert(alert.id): alert.encode() for alert in alerts}
     puts |= {keys.run_in(ident): request.encode() for ident, request in (requests or {}).items()}
     puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
-    return Move({keys.settled: settled_seen, keys.chains: chains_seen}, puts=puts, proof=keys.settled)
+    seen, deletes = {keys.settled: settled_seen, keys.chains: chains_seen}, []
+    for run, (known, record) in (gathered or {}).items():
+        key = keys.run_chain(run)
+        seen[key] = known
+        if record is not None:
+            puts[key] = record.encode()
+        elif known:
+            deletes.append(key)
+    return Move(seen, puts=puts, deletes=tuple(deletes), proof=keys.settled)
+
+
+def give_up(keys: Keys, run: str, *, gathered_seen: int, skip: Outcome | None) -> Move:
+    """A run that was to follow several others gathers no more: they did not come in time, or it is decided."""
+    key = keys.run_chain(run)
+    puts = {} if skip is None else {keys.out(skip.run, 0): skip.encode()}
+    return Move({key: gathered_seen}, puts=puts, deletes=(key,))

@@ -218,7 +218,8 @@ class Judge:
         end = Outcome(
             held.run, request.job, request.name, request.generation, live.revision, 0, Kind.LOST.value, True,
             request.trigger, self._now, WHY, requested_at=request.requested_at, params=request.params or None,
-            idem=request.idem, chain=request.chain, cause=request.cause, no_chain=request.no_chain,
+            idem=request.idem, chain=request.chain, cause=request.cause,
+            chain_at=request.chain_at, no_chain=request.no_chain,
         )  # fmt: skip
         return Decision(held.run, Fate.LOST, set_back(self._keys, _of(kv), outcomes=[("end", end)]))
 

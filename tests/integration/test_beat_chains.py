@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from crony.beat.book import Book
 from crony.domain import ids
+from crony.domain.gathering import Gathering
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome
 from crony.etcd.keys import Keys
@@ -72,7 +75,7 @@ def test_each_outcome_starts_those_that_wait_for_it(place: Stage, node: FakeNode
         assert message_of(place, children[on]).envelope.cause == failed
         end(node, message_of(place, children[on]))
     skip = skip_of(place, children["success"])
-    assert (skip.reason, skip.detail) == ("parent", "close ended as timed_out, and its success was awaited")
+    assert (skip.reason, skip.detail) == ("parent", "close ended as timed_out; its success was awaited")
     assert (skip.trigger, skip.chain, skip.cause) == ("chain", failed, failed)
 
     run_and_end(place, node, parent, Kind.CANCELLED)
@@ -94,15 +97,15 @@ def test_a_chain_keeps_its_beginning_and_a_failed_link_is_told_down_to_the_last(
     told = message_of(place, third).envelope
     assert (told.chain, told.cause) == (run, middle.run)
     end(node, message_of(place, third))
-    assert skip_of(place, handler).detail == "c ended as succeeded, and its failure was awaited", (
+    assert skip_of(place, handler).detail == "c ended as succeeded; its failure was awaited", (
         "somebody waits for it"
     )
-    assert skip_of(place, watcher).detail == "d was skipped, and its end was awaited"
+    assert skip_of(place, watcher).detail == "d was skipped; its end was awaited"
 
     failed = run_and_end(place, node, first, Kind.FAILED)
     assert skip_of(place, second).cause == failed
     record = until(lambda: [skip for skip in place.skips(third) if skip.chain == failed], 10, "the third")[0]
-    assert record.detail == "b was skipped, and its success was awaited"
+    assert record.detail == "b was skipped; its success was awaited"
     assert record.cause == skip_of(place, second).run
 
 
@@ -210,6 +213,142 @@ def test_a_child_saved_before_the_end_follows_though_the_leader_has_not_heard_of
     deaf[0] = False
     place.edit(child, description="so that it is told again")
     message_of(place, child)
+
+
+def gathered(place: Stage) -> list[Gathering]:
+    """What lies in `run/chain/`."""
+    return [Gathering.read(kv.value) for kv in place.client.list(place.keys.run_chain("")).kvs]
+
+
+def test_all_of_a_diamond_are_awaited_once_in_each_chain(place: Stage, node: FakeNode) -> None:
+    place.lead()
+    top = place.publish(name="top")
+    left, right = place.publish(name="left", after=after(top)), place.publish(name="right", after=after(top))
+    bottom = place.publish(name="bottom", after=after(left, right))
+    run = run_and_end(place, node, top)
+    end(node, message_of(place, left))
+    (waits,) = until(lambda: gathered(place), 10, "one end to be noted")
+    assert (waits.key, list(waits.ends), waits.decided) == (run, [left.id], False)
+    assert not [m for m in place.messages() if m.envelope.job == bottom.id]
+    second = message_of(place, right)
+    end(node, second)
+    told = message_of(place, bottom).envelope
+    assert (told.chain, told.cause, told.run) == (run, second.run, ids.chained_run_id(bottom.id, 1, run))
+    assert gathered(place) == []
+    end(node, message_of(place, bottom))
+
+    failed = run_and_end(place, node, top)
+    end(node, message_of(place, left), Kind.FAILED)
+    skip = skip_of(place, bottom)
+    assert skip.detail == "left ended as failed; success of 2 of 2 was awaited" and skip.chain == failed
+    assert [waits.decided for waits in gathered(place)] == [True], "the other one is to come, and starts nothing"
+    end(node, message_of(place, right))
+    until(lambda: not gathered(place), 10, "the record to go")
+    assert settled(place.messages) == [] and len(place.skips(bottom)) == 1
+
+
+def test_any_runs_once_in_a_chain_and_a_number_of_them_likewise(place: Stage, node: FakeNode) -> None:
+    place.lead()
+    top = place.publish(name="top")
+    branches = [place.publish(name=f"branch{number}", after=after(top)) for number in range(3)]
+    first = place.publish(name="first", after=after(*branches, of="any"))
+    two = place.publish(name="two", after=after(*branches, of=2))
+    run = run_and_end(place, node, top)
+    runs = [message_of(place, branch) for branch in branches]
+    end(node, runs[0], Kind.FAILED)
+    end(node, runs[1])
+    assert message_of(place, first).envelope.cause == runs[1].run
+    assert settled(lambda: [m for m in place.messages() if m.envelope.job == two.id]) == []
+    end(node, message_of(place, first))
+    end(node, runs[2])
+    assert message_of(place, two).envelope.chain == run
+    until(lambda: not gathered(place), 10, "the records to go")
+    assert settled(lambda: [m.envelope.job for m in place.messages()]) == [two.id], "the first ran once"
+
+
+def test_fires_of_one_second_are_one_chain_and_a_record_of_many_fires_speaks_for_each(
+    place: Stage, node: FakeNode
+) -> None:
+    place.lead()
+    fire = int(time.time()) - 30
+    once, gone = place.publish(name="once", done=fire), place.publish(name="gone", done=fire)
+    child = place.publish(name="child", after=after(once, gone))
+    for job in (once, gone):
+        until(lambda job=job: place.centres[0].centre.leader.office.book.jobs.get(job.id), 5, "the job")  # type: ignore[misc, union-attr]
+
+    def ends_as_fire(job: LiveJob, at: int, kind: str = Kind.SUCCEEDED, **more: Any) -> None:
+        run = ids.fire_run_id(job.id, 1, at)
+        out = Outcome(run, job.id, job.name, 1, 1, 1, kind, True, "schedule", time.time(), fire_at=at, **more)
+        place.client.put(place.keys.out(run, 0 if kind == Kind.SKIPPED else 1), out.encode())
+
+    ends_as_fire(once, fire)
+    ends_as_fire(gone, fire)
+    told = message_of(place, child).envelope
+    assert told.run == ids.chained_run_id(child.id, 1, str(fire)) and told.fire_at == fire
+    end(node, message_of(place, child))
+    for at in (fire + 5, fire + 9):
+        ends_as_fire(once, at)
+    until(lambda: len(gathered(place)) == 2, 10, "both to wait")
+    ends_as_fire(gone, fire + 4, Kind.SKIPPED, to_at=fire + 8, count=4, reason="misfire")
+    skips = until(lambda: len(place.skips(child)) == 2 and place.skips(child), 10, "its first fire, and the other one")
+    assert {skip.run for skip in skips} == {ids.chained_run_id(child.id, 1, str(fire + at)) for at in (4, 5)}
+    assert {skip.detail for skip in skips} == {"gone was skipped; success of 2 of 2 was awaited"}
+    left = {str(fire + 4): True, str(fire + 9): False}
+    until(lambda: {waits.key: waits.decided for waits in gathered(place)} == left, 10, "the others to wait")
+
+
+def test_who_cannot_come_is_not_waited_for(place: Stage, node: FakeNode) -> None:
+    place.lead()
+    one, other = place.publish(name="one"), place.publish(name="other")
+    child = place.publish(name="child", after=after(one, other))
+    lenient = place.publish(name="lenient", after=after(one, other, of="any"))
+    run_and_end(place, node, one)
+    message_of(place, lenient)
+    said = "no run of other is part of a chain that began so; success of 2 of 2 was awaited"
+    assert skip_of(place, child).detail == said
+    assert gathered(place) == []
+
+
+def test_who_does_not_come_in_time_is_given_up(place: Stage, node: FakeNode) -> None:
+    """And a record that nobody can read goes."""
+    place.lead()
+    top = place.publish(name="top")
+    left, right = place.publish(name="left", after=after(top)), place.publish(name="right", after=after(top))
+    child = place.publish(name="child", after=after(left, right, within="1m"))
+    gone = place.publish(name="gone", after=after(left, right))
+    run_and_end(place, node, top)
+    end(node, message_of(place, left))
+    waits = {each.job: each for each in until(lambda: len(gathered(place)) == 2 and gathered(place), 10, "both")}
+    assert waits[child.id].until_at == waits[child.id].chain_at + 60
+    place.delete(gone)
+    for each in waits.values():
+        late = replace(each, until_at=time.time() - 61)
+        place.client.put(place.keys.run_chain(each.run), late.encode())
+    place.client.put(place.keys.run_chain("nonsense"), b"[[[")
+    skip = skip_of(place, child)
+    assert skip.detail == "right did not end within 1m after its chain began" and skip.cause
+    until(lambda: gathered(place) == [], 10, "all to go")
+    end(node, message_of(place, right))
+    assert settled(lambda: (place.messages(), len(place.skips(child)))) == ([], 1), "what is over stays over"
+
+
+@pytest.mark.parametrize("happened", [False, True])
+def test_ends_of_several_survive_a_leader_s_death(place: Stage, node: FakeNode, happened: bool) -> None:
+    first = place.lead()
+    top = place.publish(name="top")
+    left, right = place.publish(name="left", after=after(top)), place.publish(name="right", after=after(top))
+    child = place.publish(name="child", after=after(left, right))
+    run = run_and_end(place, node, top)
+    runs = [message_of(place, job) for job in (left, right)]
+    for number, message in enumerate(runs):
+        dying = Dying(first, lambda txn: place.keys.settled in txn._puts, lose_answer=happened)
+        end(node, message)
+        until(lambda dying=dying: dying.dead, 10, "the leader to come to the end")  # type: ignore[misc]
+        first.stop()
+        first = place.lead(centre=f"c{number}")
+    assert message_of(place, child).envelope.chain == run
+    end(node, message_of(place, child))
+    assert settled(lambda: [*place.messages(), *place.requests(), *gathered(place), *place.skips(child)]) == []
 
 
 def test_shards_that_know_nothing_of_each_other_s_jobs(etcd: EtcdServer, keys: Keys) -> None:

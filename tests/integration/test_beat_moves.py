@@ -10,6 +10,7 @@ import pytest
 from crony.domain import ids
 from crony.domain.alert import node_lost
 from crony.domain.backfill import Backfill
+from crony.domain.gathering import Gathering
 from crony.domain.join import Join
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done, Envelope, Request, Wait
@@ -30,7 +31,7 @@ from crony.lifecycle.move import Dispatch, Entangled, Lead, Move, transaction
 from crony.lifecycle.note import forget, note, pass_over
 from crony.lifecycle.release import finish, park, release
 from crony.lifecycle.reroute import renew, reroute
-from crony.lifecycle.settle import Position, settle
+from crony.lifecycle.settle import Position, give_up, settle
 from crony.lifecycle.takeover import takeover
 
 JOB = "j" + "1" * 20
@@ -63,7 +64,7 @@ class World:
             keys.run_wait(RUN), keys.message("run.n", PLACE), keys.claim("run.n", PLACE), keys.session("alive"),
             keys.settled, keys.out(RUN, 9), keys.nodectl("n"), keys.run_in("q2"), keys.backfill("b1"),
             keys.last_leader(0), keys.alert("old"), keys.run_acc(RUN), keys.run_beat(RUN), keys.run_join(RUN),
-            keys.run_wait(OTHER), keys.chains,
+            keys.run_wait(OTHER), keys.chains, keys.run_chain("old"),
         ]  # fmt: skip
 
     def send(self, move: Move) -> bool:
@@ -151,6 +152,10 @@ MOVES: dict[str, Callable[[World], Move]] = {
     "settle": lambda w: settle(
         w.keys, settled_seen=w.at[w.keys.settled], position=Position(5, "k"), alerts=[ALERT],
         requests={"s5.r": Request("ended", run=RUN, job=JOB)}, skips=[out(0)], chains_seen=w.at[w.keys.chains],
+        gathered={"old": (w.at[w.keys.run_chain("old")], None), "new": (0, Gathering("new", JOB, "k", RUN, 1.0, 2.0))},
+    ),
+    "give up what does not come": lambda w: give_up(
+        w.keys, "old", gathered_seen=w.at[w.keys.run_chain("old")], skip=out(0)
     ),
     "tell": lambda w: tell(w.keys, ALERT, gone="gone"),
     "tell of a wait": lambda w: tell(w.keys, ALERT, seen={w.keys.run_wait(RUN): w.at[w.keys.run_wait(RUN)]}),
@@ -209,7 +214,8 @@ RESTS_ON = {
     "expire, silent": {"acc", "beat"},
     "order": {"in", "c"},
     "drop": {"in"},
-    "settle": {"settled", "chains"},
+    "settle": {"settled", "chains", "gathered"},
+    "give up what does not come": {"gathered"},
     "tell": {"alert", "gone"},
     "tell of a wait": {"alert", "wait"},
     "take the lead": {"last"},
@@ -245,6 +251,7 @@ def test_a_move_happens_only_while_nothing_it_rests_on_has_changed(client: Clien
         "nodectl": lambda w: client.put(keys.nodectl("n"), b"2"),
         "cmd": lambda w: client.put(keys.cmd("n", RUN), b"{}"),
         "settled": lambda w: client.put(keys.settled, b"2"),
+        "gathered": lambda w: client.put(keys.run_chain("old"), b"2"),
         "chains": lambda w: client.put(keys.chains, b"2"),
         "other": lambda w: client.put(keys.run_wait(OTHER), b"2"),
         "join": lambda w: client.put(keys.run_join(RUN), b"2"),

@@ -84,7 +84,7 @@ FULL = {
     "priority": 9,
     "limits": ["pool:reports", "pool:db"],
     "async": {"deadline": "2h", "heartbeat": "5m"},
-    "after": {"on": "failure", "jobs": ["billing/open-day"]},
+    "after": {"on": "failure", "of": 1, "jobs": ["billing/open-day", "每天"], "within": "6h"},
 }
 
 
@@ -222,6 +222,11 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(after={"jobs": ["a"], "on": "sucess"}), "after.on", "must be one of success, failure, end"),
     (job(after={"jobs": ["a", "a"]}), "after.jobs[1]", "is given twice"),
     (job(after={"jobs": ["a"], "ids": ["j1", "j2"]}), "after.ids", "are not as many as the jobs"),
+    (job(after={"jobs": ["a"], "of": 2}), "after.of", "must be between 1 and 1"),
+    (job(after={"jobs": ["a"], "of": "most"}), "after.of", "must be one of all, any"),
+    (job(after={"jobs": ["a"], "of": True}), "after.of", "must be a whole number"),
+    (job(after={"jobs": ["a"], "within": "1s"}), "after.within", "must be between"),
+    (job(after={"jobs": [f"a{number}" for number in range(21)]}), "after.jobs", "has 21 items"),
     (job(after={"job": ["a"]}), "after.job", "is not a known field"),
     (job(limits="pool:x"), "limits", "must be a list"),
     (job(limits=["reports"]), "limits[0]", "write pool:reports"),

@@ -175,5 +175,6 @@ def _never_started(request: Request, reason: str, now: float) -> Outcome:
         idem=request.idem,
         chain=request.chain,
         cause=request.cause,
+        chain_at=request.chain_at,
         no_chain=request.no_chain,
     )

@@ -64,5 +64,5 @@ def _skipped(request: Request, reason: SkipReason, detail: str, now: float, revi
         run=request.run, job=request.job, name=str(request.name), generation=ids.parse_run_id(request.run).generation,
         revision=revision, attempt=0, kind=Kind.SKIPPED.value, final=True, trigger=Trigger.CHAIN.value, ended_at=now,
         reason=reason.value, detail=detail, requested_at=float(request.requested_at), chain=str(request.chain),
-        cause=str(request.cause),
+        cause=str(request.cause), chain_at=float(request.chain_at),
     )  # fmt: skip

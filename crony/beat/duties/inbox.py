@@ -259,6 +259,7 @@ class Inbox:
                 idem=str(request.idem),
                 chain=str(request.chain),
                 cause=str(request.cause),
+                chain_at=float(request.chain_at),
                 no_chain=request.no_chain is True,
             )
             move = admit(office.keys, asked.id, request_seen=asked.seen, job=office.owner(request.job), end=end)

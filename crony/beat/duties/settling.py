@@ -15,6 +15,7 @@ from crony.beat.duties.archiver import Archiver, Item
 from crony.beat.duty import Background
 from crony.beat.office import Office
 from crony.domain.alert import not_kept
+from crony.domain.gathering import Gathering
 from crony.domain.node import NodeFacts
 from crony.lifecycle.settle import Consequences, consequences, settle
 
@@ -61,7 +62,7 @@ class Settling:
         due = nsmallest(MOST, (each for each in known if not settled.covers(*each)))
         if due:
             told = ((seen, key, outs[key][1]) for seen, key in due)
-            found = consequences(office.keys, told, settled, office.book.graph, office.wall())
+            found = consequences(office.keys, told, settled, office.book.graph, self._gathered(), office.wall())
             if len(due) == MOST or not found.position.covers(*due[-1]):
                 office.book.news.outs, self._next = True, mono
             self._send(found)
@@ -83,6 +84,9 @@ class Settling:
             requests=found.requests,
             skips=found.skips,
             chains_seen=office.book.seen(office.keys.chains),
+            gathered={
+                run: (office.book.seen(office.keys.run_chain(run)), record) for run, record in found.gathered.items()
+            },
         )
 
         def settled(verdict: Verdict) -> None:
@@ -98,6 +102,10 @@ class Settling:
             self._settled(verdict)
 
         office.committer.send("settle", [Step(move, settled)])
+
+    def _gathered(self) -> dict[str, Gathering]:
+        known = self._office.book.gathered
+        return {run: each for run, (_, each) in known.items() if each is not None and each.sound}
 
     def _settled(self, verdict: Verdict) -> None:
         self._busy = False
