@@ -2,7 +2,8 @@
 
 `crony.enqueue(...)` asks for a run and gives a `crony.Run`, `crony.enqueue_many(...)` for many; `crony.app` is the
 Celery app behind `celery -A crony worker`. `@crony.job(...)` declares a job beside its function; a `crony.Context`
-tells a function about its run. Importing this package costs next to nothing: all are loaded when used.
+tells a function about its run, `crony.secret(name)` gives it a secret. Importing this package costs next to nothing:
+all are loaded when used.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ __all__ = [
     "enqueue_many",
     "job",
     "part",
+    "secret",
 ]
 
 if TYPE_CHECKING:
     from crony.celery import app
     from crony.declare import job
     from crony.face import Ask, Run, enqueue, enqueue_many
-    from crony.inside import Context, Deferred, Part, Stopped, context, part
+    from crony.inside import Context, Deferred, Part, Stopped, context, part, secret
 
 _HOMES = {
     "app": "crony.celery",
@@ -47,6 +49,7 @@ _HOMES = {
     "enqueue_many": "crony.face",
     "Part": "crony.inside",
     "part": "crony.inside",
+    "secret": "crony.inside",
 }
 
 

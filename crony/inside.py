@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from crony.errors import CronyError
+from crony.errors import CronyError, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class Context:
     _stopped: Callable[[], bool] = field(repr=False)
     _write: Callable[[str], None] = field(repr=False)
     _defer: Callable[[], Deferred] = field(repr=False)
+    _secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     _stirred: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
@@ -114,6 +115,12 @@ class Context:
         shown = "" if percent is None else f"{min(100.0, max(0.0, float(percent))):.0f} %"
         self._write(f"[progress] {' '.join(part for part in (shown, message) if part)}")
 
+    def secret(self, name: str) -> str:
+        """A secret of its job, by what the job calls it. Raises `NotFound`."""
+        if name not in self._secrets:
+            raise NotFound(f"This job has no secret {name}", hint="name it in the field `secrets` of the job")
+        return self._secrets[name]
+
     def defer(self) -> Deferred:
         """When the function returns, its run goes on elsewhere, until it is answered with what is given here.
 
@@ -138,3 +145,11 @@ def context_is(which: Context) -> Iterator[None]:
         yield
     finally:
         _context.reset(token)
+
+
+def secret(name: str) -> str:
+    """A secret of the job whose function is running, by what the job calls it. Raises `NotFound`."""
+    found = context()
+    if found is None:
+        raise NotFound(f"There is no secret {name} here", why="no job is running in this context")
+    return found.secret(name)

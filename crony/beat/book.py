@@ -458,7 +458,7 @@ class Book:
 
 
 def _ability(facts: NodeFacts) -> tuple[object, ...]:
-    what = facts.weight, facts.capacity, facts.labels, facts.kinds, facts.queues
+    what = facts.weight, facts.capacity, facts.labels, facts.kinds, facts.queues, facts.secret_keys
     return facts.incarnation, facts.queue, facts.draining, *what
 
 
@@ -469,6 +469,7 @@ def _sound(facts: NodeFacts) -> bool:
         and facts.queue == own(facts.name)
         and not facts.name.startswith("@")
         and isinstance(facts.queues, list)
+        and isinstance(facts.secret_keys, list)
         and all(isinstance(name, str) for name in facts.queues)
         and type(facts.weight) is int
         and type(facts.capacity) is int

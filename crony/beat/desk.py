@@ -77,6 +77,7 @@ class Desk:
             on_node_loss=job.on_node_loss,
             on_cut=job.on_cut,
             pools=list(job.limits),
+            secrets=dict(job.secrets),
             awaited=bool(job.pause_after) or trigger == (Trigger.SCHEDULE if job.after_end else Trigger.BACKFILL),
         )
 

@@ -42,6 +42,7 @@ class Need(NamedTuple):
     exclude: tuple[str, ...]
     queue: str = ""
     permit: bool = False
+    secrets: bool = False
 
     @classmethod
     def of(cls, envelope: Envelope) -> Need:
@@ -50,7 +51,8 @@ class Need(NamedTuple):
         if envelope.strategy == Strategy.ANY:
             return cls(kind, (), None, (), envelope.shared or ANY_QUEUE, envelope.needs_permit)
         labels = tuple(sorted(envelope.labels.items())) if envelope.labels else ()
-        return cls(kind, labels, envelope.node, tuple(envelope.exclude), permit=envelope.needs_permit)
+        permit, secrets = envelope.needs_permit, bool(envelope.secrets)
+        return cls(kind, labels, envelope.node, tuple(envelope.exclude), permit=permit, secrets=secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,8 @@ class Router:
             return 0, "cordoned"
         if need.kind not in facts.kinds:
             return 0, f"does not run {need.kind} jobs"
+        if need.secrets and not facts.secret_keys:
+            return 0, "has no key for secrets"
         if need.permit and PERMITS not in facts.can:
             return 0, "takes no start permits (upgrade it)"
         labels = facts.labels if control is None or not need.labels else control.over(facts.labels)

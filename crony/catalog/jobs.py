@@ -18,12 +18,15 @@ from sqlalchemy.orm import Session
 from crony.catalog.calendars import Calendars
 from crony.catalog.chains import keep_parents, let_go
 from crony.catalog.keeping import check_calendars, check_size, named_by, names_of
+from crony.catalog.objects import Objects
 from crony.catalog.pools import Pools
 from crony.catalog.publishing import Publisher
+from crony.catalog.secrets import Rotated, Secrets, rotate
 from crony.catalog.views import JobView, Preview, Reconciled, VersionView, preview, view_of
 from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.domain.job import Job, parse
+from crony.domain.sealing import Cipher
 from crony.domain.signing import Sealer
 from crony.errors import Conflict, Invalid, NotFound
 from crony.etcd.client import Client
@@ -39,13 +42,22 @@ LIKE = 1000
 """Most names that one that is not found is compared with, by its beginning and by its end."""
 
 class Catalog:
-    """The jobs of one namespace. `sealer` signs what is published: nodes and centres trust only such documents."""
+    """The jobs of one namespace, and what they name.
 
-    def __init__(self, db: Database, client: Client, keys: Keys, sealer: Sealer) -> None:
+    `sealer` signs what is published: nodes and centres trust only such documents. `cipher` encrypts secrets.
+    """
+
+    def __init__(
+        self, db: Database, client: Client, keys: Keys, sealer: Sealer, cipher: Cipher | None = None
+    ) -> None:
         self.db, self.client, self.keys, self.sealer = db, client, keys, sealer
         self._publisher = Publisher(db, client, keys, sealer)
         self.calendars = Calendars(self._publisher)
         self.pools = Pools(self._publisher)
+        self.cipher = cipher or Cipher(())
+        self.secrets = Secrets(self._publisher, self.cipher)
+        self.published: tuple[Objects[Any, Any], ...] = (self.pools, self.secrets)
+        """What jobs name and etcd has, by kind."""
 
     # -- saving ----------------------------------------------------------------------------
 
@@ -217,6 +229,7 @@ class Catalog:
         check_calendars(job.schedules, known, many=job.many)
         check_size(job, known, keep_parents(session, ident, job))
         self.pools.check(((f"limits[{index}]", name) for index, name in enumerate(job.limits)), session)
+        self.secrets.check(((f"secrets.{variable}", name) for variable, name in job.secrets), session)
         objects.name_them(session, ident, named_by(job))
 
     def _note(
@@ -240,7 +253,11 @@ class Catalog:
 
     def reconcile_objects(self) -> dict[str, list[str]]:
         """Publish what jobs name and etcd does not have yet: names by kind. Raises `Unavailable`."""
-        return {kind.kind: names for kind in (self.pools,) if (names := kind.reconcile())}
+        return {kind.kind: names for kind in self.published if (names := kind.reconcile())}
+
+    def rotate(self, actor: str, *, address: str = "") -> Rotated:
+        """Encrypt all that is encrypted with the newest key (see `secrets.rotate`)."""
+        return rotate(self.published, self.cipher, actor, address=address)
 
     def reconcile(self, *, now: float | None = None) -> Reconciled:
         """Make etcd agree with the database (see `Publisher.reconcile`)."""

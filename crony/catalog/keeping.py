@@ -21,7 +21,8 @@ def names_of(schedules: Iterable[Schedule]) -> tuple[str, ...]:
 
 def named_by(job: Job) -> dict[str, tuple[str, ...]]:
     """Names of the objects that a job names, by kind."""
-    return {"calendar": names_of(job.schedules), "pool": job.limits}
+    secrets = tuple(dict.fromkeys(name for _, name in job.secrets))
+    return {"calendar": names_of(job.schedules), "pool": job.limits, "secret": secrets}
 
 
 def check_calendars(schedules: Sequence[Schedule], known: Mapping[str, Calendar], *, many: bool) -> None:

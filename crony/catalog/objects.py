@@ -124,6 +124,16 @@ class Objects(ABC, Generic[N, V]):
         """What is published; None: nothing, jobs carry what they need of it."""
         return None
 
+    def stored(self, payload: Mapping[str, Any]) -> Newest:
+        """What was stored, from what is published. Raises `UnknownRecord`."""
+        raise NotImplementedError(f"a {self.kind} is not published")
+
+    def renewed(self, name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The stored document with its ciphertexts under the newest key; None: nothing is to be done.
+
+        Raises `CannotDecrypt`."""
+        return None
+
     def saved(self, session: Session, row: ObjectRow, before: Mapping[str, Any] | None, change: Change) -> V:
         """What follows a save, in its transaction; the view of it."""
         return self.view(session, row)
@@ -216,6 +226,29 @@ class Objects(ABC, Generic[N, V]):
             return Newest(name, row.revision, row.document, True)
 
         self._go_live(self._db.transaction(put))
+
+    def renew(self, name: str, actor: str, *, address: str = "") -> bool:
+        """Encrypt one with the newest key; False: it is already, or gone. Raises `CannotDecrypt`."""
+        change = Change.by(actor, address)
+
+        def put(session: Session) -> Newest | None:
+            row = session.get(ObjectRow, (self.kind, name), with_for_update=True)
+            last = store.last(session, self.kind, name)
+            if row is None:
+                return None
+            if last is None or last.save != change.save:
+                document = self.renewed(name, row.document)
+                if document is None:
+                    return None
+                row.document, row.revision = document, row.revision + 1
+                row.updated_at, row.updated_by = change.at, actor
+                self._note(session, row, "rotate", change)
+            return Newest(name, row.revision, row.document, False)
+
+        found = self._db.transaction(put)
+        if found is not None:
+            self._go_live(found)
+        return found is not None
 
     def check(self, named: Iterable[tuple[str, str]], session: Session) -> None:
         """Refuse names that are not there; nobody deletes the others before the commit.

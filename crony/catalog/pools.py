@@ -39,3 +39,8 @@ class Pools(Objects[Pool, PoolView]):
         """The pool as leaders see it."""
         made = parse_pool(found.document)
         return Pool(found.name, made.limit, made.description, found.revision, found.deleted)
+
+    def stored(self, payload: Mapping[str, Any]) -> Newest:
+        """The published one as it was stored."""
+        made = Pool.read(payload)
+        return Newest(made.name, made.revision, made.document(), made.deleted)

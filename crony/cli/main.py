@@ -23,6 +23,7 @@ COMMANDS = {
     "node": ("crony.cli.node:node", "nodes: list, set"),
     "calendar": ("crony.cli.calendar:calendar", "calendars: list, show, apply, delete"),
     "pool": ("crony.cli.pool:pool", "limits that jobs share: set, list, get, delete"),
+    "secret": ("crony.cli.secret:secret", "what jobs are given and nobody sees: set, list, delete, rotate"),
     "alert": ("crony.cli.alert:alert", "alerts: list"),
     "queue": ("crony.cli.queue:queue", "Celery queues and dead letters: list, show, purge, dead, requeue, drop"),
     "status": ("crony.cli.status:status", "who leads, which centres and nodes run, what is under way"),

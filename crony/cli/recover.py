@@ -57,14 +57,14 @@ def catalogue(yes: bool, form: str) -> None:
         found = take_over(database, client, keys, webs, catalog)
     database.close()
     if form == "json":
-        show.data({"jobs": found.jobs, "deleted": found.deleted, "calendars": found.calendars, "pools": found.pools,
-                   "switched_off": found.switched_off, "failed": found.failed})  # fmt: skip
+        show.data({"jobs": found.jobs, "deleted": found.deleted, "calendars": found.calendars,
+                   "objects": found.objects, "switched_off": found.switched_off, "failed": found.failed})  # fmt: skip
         return
     told = {
         "jobs": found.jobs,
         "deleted": found.deleted,
         "calendars": found.calendars,
-        "pools": found.pools,
+        "pools and secrets": found.objects,
         "switched off, as etcd knows nothing of them": found.switched_off,
     }
     for words, names in told.items():

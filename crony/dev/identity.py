@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from crony.dev.folder import Folder
+from crony.domain.sealing import new_secret_key
 from crony.domain.signing import new_key, public_key
 from crony.errors import Forbidden
 from crony.store import accounts, signin
@@ -22,6 +23,7 @@ class Identity:
     web_public: str
     centre_key_file: str
     centre_public: str
+    secret_key_file: str
     node_token_file: str
     token: str = field(repr=False)
     """The command line's own token (admin)."""
@@ -30,6 +32,7 @@ class Identity:
 def identify(folder: Folder, database: Database) -> Identity:
     """The identity of this directory; what is missing, or not known to the database, is made."""
     keys = folder.secret("keys", lambda: {"web": new_key()[0], "centre": new_key()[0]})
+    sealing = folder.secret("secret-key", lambda: {"key": new_secret_key()})
     tokens = folder.secret("tokens", lambda: _tokens(database), sound=lambda found: _known(database, found.values()))
     return Identity(
         web_key=keys["web"],
@@ -37,6 +40,7 @@ def identify(folder: Folder, database: Database) -> Identity:
         web_public=public_key(keys["web"]),
         centre_key_file=str(folder.secret_file("centre.key", keys["centre"])),
         centre_public=public_key(keys["centre"]),
+        secret_key_file=str(folder.secret_file("secret.key", sealing["key"])),
         node_token_file=str(folder.secret_file("node.token", tokens["node"])),
         token=tokens["command"],
     )

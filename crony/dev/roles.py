@@ -84,6 +84,7 @@ def _common(identity: Identity, place: Place, settings: Settings) -> dict[str, s
         "CRONY_ETCD_ENDPOINTS": place.endpoint,
         "CRONY_WEB_KEYS": identity.web_public,
         "CRONY_CENTRE_KEYS": identity.centre_public,
+        "CRONY_SECRET_KEY_FILE": identity.secret_key_file,
         "CRONY_LOG_LEVEL": settings.log_level,
         "CRONY_LOG_FORMAT": "text",
         "CRONY_IMPORTS": ",".join(settings.imports),

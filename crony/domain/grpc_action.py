@@ -40,7 +40,7 @@ def parse_grpc(value: Any, field: str, params: Collection[str] = ()) -> dict[str
     action["request"] = dict(request or {})
     action["metadata"] = _metadata(given.get("metadata"), f"{field}.metadata")
     for name in ("request", "metadata"):
-        template.check(action[name], f"{field}.{name}", params)
+        template.check(action[name], f"{field}.{name}", params, also=template.is_secret)
     action["tls"] = _tls(given.get("tls"), f"{field}.tls")
     action["async"] = flag(given.get("async", False), f"{field}.async")
     if action["async"] and handler is not None:

@@ -47,13 +47,13 @@ def parse_http(value: Any, field: str, params: Collection[str] = ()) -> dict[str
     method = choice(method.upper() if isinstance(method, str) else method, f"{field}.method", _METHODS)
     action: dict[str, Any] = {"kind": "http", "method": method, "url": _url(given["url"], f"{field}.url", params)}
     action["headers"] = check_headers(given.get("headers"), f"{field}.headers")
-    template.check(action["headers"], f"{field}.headers", params)
+    template.check(action["headers"], f"{field}.headers", params, also=template.is_secret)
     if body is not None:
         action["body"] = raw_text(body, f"{field}.body", most=LONGEST)
-        template.check(body, f"{field}.body", params)
+        template.check(body, f"{field}.body", params, also=template.is_secret)
     if json_body is not None:
         action["json"] = json_body
-        template.check(json_body, f"{field}.json", params)
+        template.check(json_body, f"{field}.json", params, also=template.is_secret)
     action["expect_status"] = _statuses(given.get("expect_status"), f"{field}.expect_status")
     if given.get("expect_body") is not None:
         action["expect_body"] = _expect_body(given["expect_body"], f"{field}.expect_body")
@@ -73,7 +73,7 @@ def _url(value: Any, field: str, params: Collection[str]) -> str:
     if not isinstance(value, str) or "{{" not in value:
         return check_url(value, field)
     url = texts(value, field, most=4096)
-    template.check(url, field, params)
+    template.check(url, field, params, also=template.is_secret)
     origin = re.match(r"[^/?#]*//[^/?#]*", url)
     if origin is None or "{{" in origin[0]:
         raise Invalid(field, "has {{…}} before its path", hint="names stand in the path and the query only")

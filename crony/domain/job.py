@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from crony.clock import rfc3339
-from crony.domain.action import parse_action
+from crony.domain.action import check_env, parse_action
 from crony.domain.after import After, parse_after
 from crony.domain.calendar import Calendar
 from crony.domain.callback import Asynchronous, parse_asynchronous
@@ -24,7 +24,9 @@ from crony.domain.durations import format_duration, parse_duration
 from crony.domain.instants import parse_instant
 from crony.domain.placing import Routing, parse_routing
 from crony.domain.pool import limits_document, parse_limits
+from crony.domain.routing import Strategy
 from crony.domain.schedule import Schedule, parse_schedules
+from crony.domain.secret import check_uses, parse_secrets
 from crony.domain.window import FIELDS as WINDOW
 from crony.errors import Invalid
 
@@ -36,7 +38,7 @@ PARAMS = 32 * 1024
 _KNOWN = (
     "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "pause_after", "overlap",
     "overlap_limit", "action", "params", "timeout", "retry", "delivery", "on_node_loss", "on_cut", "routing",
-    "priority", "limits", "async", "after",
+    "priority", "limits", "async", "after", "secrets",
 )  # fmt: skip
 _LATER = ("alerts",)
 _OF_SCHEDULE = ("calendars", *WINDOW)
@@ -130,6 +132,8 @@ class Job:
     """What its callee is granted when it answers later (the field `async`); None: it must answer at once."""
     after: After | None = None
     """Whose ends it follows; None: nobody's."""
+    secrets: tuple[tuple[str, str], ...] = ()
+    """What each secret is called in the action, and its name."""
 
     @property
     def after_end(self) -> bool:
@@ -162,6 +166,7 @@ class Job:
             "limits": limits_document(self.limits),
             "async": self.asynchronous.document() if self.asynchronous else None,
             "after": self.after.document() if self.after else None,
+            "secrets": dict(self.secrets),
         }
 
     def filled(self, known: Mapping[str, Calendar], parents: Mapping[str, str] | None = None) -> Job:
@@ -203,6 +208,7 @@ def parse(document: Any) -> Job:
     action, asynchronous = parse_action(given["action"], params=params), parse_asynchronous(given.get("async"))
     if action.get("async") and asynchronous is None:
         raise Invalid("action.async", "needs to know until when", hint="add async: {deadline: 2h} to the job")
+    routing = _shared(parse_routing(given.get("routing")))
     return Job(
         name=parse_name(given["name"]),
         description=texts(_or(given, "description", ""), "description", least=0, most=DESCRIPTION, lines=True),
@@ -223,12 +229,26 @@ def parse(document: Any) -> Job:
         delivery=delivery,
         on_node_loss=_on_node_loss(given, delivery),
         on_cut=choice(_or(given, "on_cut", "continue"), "on_cut", ON_CUT),
-        routing=_shared(parse_routing(given.get("routing"))),
+        routing=routing,
         priority=integer(_or(given, "priority", 0), "priority", 0, 9),
         limits=parse_limits(given.get("limits")),
         asynchronous=asynchronous,
         after=parse_after(given.get("after")),
+        secrets=_secrets(given.get("secrets"), action, routing),
     )
+
+
+def _secrets(value: Any, action: Mapping[str, Any], routing: Routing) -> tuple[tuple[str, str], ...]:
+    """What the action calls its secrets, and their names; none stands where it would be seen."""
+    found = parse_secrets(value)
+    check_uses(action, dict(found))
+    if found and action["kind"] == "shell":
+        both = {**check_env(dict.fromkeys(dict(found), ""), "secrets"), **action["env"]}
+        if len(both) < len(found) + len(action["env"]):
+            raise Invalid("secrets", "has a name that `env` has too", hint="keep it in one of them")
+    if found and routing.strategy == Strategy.ANY:
+        raise Invalid("secrets", "go to nodes that hold the key, and `any` may take another", hint="use weighted")
+    return found
 
 
 def _on_node_loss(given: Mapping[str, Any], delivery: str) -> str:

@@ -40,6 +40,8 @@ class NodeFacts(Record):
     """Action kinds it runs: shell only when its own switch allows it."""
     queues: list[str] = field(default_factory=list)
     """Names of the shared queues it takes from."""
+    secret_keys: list[str] = field(default_factory=list)
+    """Ids of the keys with which it opens secrets; none: it gets no job that has any."""
     running: int = 0
     started_at: float = 0.0
     seen_at: float = 0.0

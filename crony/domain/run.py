@@ -167,6 +167,8 @@ class Envelope(Record):
     """Something goes by the end of the run, such as a fixed delay: its leader is told of it."""
     pools: list[str] = field(default_factory=list)
     """Pools in each of which it needs a slot."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    """What each of its secrets is called in the action, and the secret's name; never a value."""
     slots: list[str] = field(default_factory=list)
     """What it holds of them, as `<pool>/<number>`; whoever takes its message away gives them back."""
     expires_at: float = 0.0

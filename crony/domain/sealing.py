@@ -25,11 +25,6 @@ _NONCE = 12
 class NoSecretKey(Conflict):
     """Something is to be encrypted where no key is."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "There is no key to encrypt secrets with", why=f"{KEY} is not set", hint="make one with: crony keys secret"
-        )
-
 
 class CannotDecrypt(CronyError):
     """A ciphertext that this process cannot open: it has not the key, or what it holds was changed or moved."""
@@ -61,7 +56,11 @@ class Cipher:
     def encrypt(self, plain: str, place: str) -> str:
         """The ciphertext of `plain`, to rest at `place` only. Raises `NoSecretKey`."""
         if not self._keys:
-            raise NoSecretKey()
+            raise NoSecretKey(
+                "There is no key to encrypt secrets with",
+                why=f"{KEY} is not set",
+                hint="make one with: crony keys secret",
+            )
         ident, nonce = self.key_ids[0], os.urandom(_NONCE)
         made = self._keys[ident].encrypt(nonce, plain.encode("utf-8", "surrogatepass"), _bound(ident, place))
         return f"{_FORMAT}:{ident}:{base64.b64encode(nonce + made).decode()}"

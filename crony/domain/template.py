@@ -50,6 +50,11 @@ def _check_name(name: str | None, field: str, params: Collection[str], also: Cal
     raise Invalid(field, f"names {{{{{name[:60]}}}}}, which is not known", hint=hint)
 
 
+def is_secret(name: str) -> bool:
+    """A secret of the job; which there are, and where they may stand, is checked where the job's secrets are known."""
+    return name.startswith("secret.")
+
+
 def names(value: Any) -> set[str]:
     """The names in the texts of `value` (nested)."""
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """`crony recover catalogue`: a database that was restored learns from etcd what has been published since (M5).
 
-Nothing is lowered: a job, calendar or pool of a higher revision in etcd is taken over, one that etcd knows as deleted
-is deleted. A job of which etcd knows nothing was most likely deleted since; it is kept, switched off.
+Nothing is lowered: what has a higher revision in etcd (a job, calendar, pool, secret) is taken over, what etcd knows as
+deleted is deleted. A job of which etcd knows nothing was most likely deleted since; it is kept, switched off.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from crony.catalog.calendars import Calendars
 from crony.catalog.jobs import Catalog
 from crony.catalog.keeping import named_by
+from crony.catalog.objects import Objects
 from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.domain.calendar import parse_calendar
 from crony.domain.job import parse
 from crony.domain.livejob import LiveJob
-from crony.domain.pool import Pool
 from crony.domain.run import UnknownRecord
 from crony.domain.signing import BadSeal, Verifier
 from crony.errors import CronyError, Invalid
@@ -46,7 +47,8 @@ class Imported:
     jobs: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     calendars: list[str] = field(default_factory=list)
-    pools: list[str] = field(default_factory=list)
+    objects: list[str] = field(default_factory=list)
+    """What jobs name, each with its kind."""
     switched_off: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -54,7 +56,8 @@ class Imported:
 def catalogue(db: Database, client: Client, keys: Keys, webs: Verifier, catalog: Catalog) -> Imported:
     """Take over what is published. `webs` opens documents: others are nobody's. Raises as client and database."""
     found, published = Imported(), set[str]()
-    _pools(db, client, keys, webs, found)  # before the jobs that name them
+    for kind in catalog.published:  # before the jobs that name them
+        _objects(db, client, keys, webs, kind, found)
     lives = _published(client, keys, webs, found)
     for live in sorted(lives, key=lambda live: not live.deleted):  # deleted ones first: their names are free then
         published.add(live.id)
@@ -62,7 +65,7 @@ def catalogue(db: Database, client: Client, keys: Keys, webs: Verifier, catalog:
             if live.deleted:
                 _delete(db, live, found)
             else:
-                _take(db, live, found)
+                _take(db, catalog, live, found)
         except Invalid as error:
             found.failed[live.id] = str(error)
     _switch_off(db, catalog, published | found.failed.keys(), found)
@@ -95,7 +98,7 @@ def _delete(db: Database, live: LiveJob, found: Imported) -> None:
         found.deleted.append(live.name)
 
 
-def _take(db: Database, live: LiveJob, found: Imported) -> None:
+def _take(db: Database, catalog: Catalog, live: LiveJob, found: Imported) -> None:
     """Raises `Invalid` for a document that cannot be saved here."""
     document, contents = bare(live.document or {})
     job = parse(document)
@@ -116,7 +119,7 @@ def _take(db: Database, live: LiveJob, found: Imported) -> None:
         row.generation, row.revision, row.enabled = live.generation, live.revision, job.enabled
         row.document, row.search, row.deleted_at = job.document(), searchable(job.document()), None
         row.updated_at, row.updated_by = _now(), ACTOR
-        learnt = [name for name, content in contents.items() if _calendar(session, name, content)]
+        learnt = [name for name, content in contents.items() if _calendar(session, catalog.calendars, name, content)]
         session.flush()
         objects.name_them(session, row.id, named_by(job))
         _note(session, row)
@@ -128,31 +131,34 @@ def _take(db: Database, live: LiveJob, found: Imported) -> None:
         found.calendars += learnt
 
 
-def _calendar(session: Session, name: str, content: Mapping[str, Any]) -> bool:
+def _calendar(session: Session, kind: Calendars, name: str, content: Mapping[str, Any]) -> bool:
     """Take over a calendar as a job has it, if it is later than the one here."""
     made = parse_calendar(content)
     row = session.get(ObjectRow, ("calendar", name))
     described = {**made.document(), "description": row.document.get("description", "") if row is not None else ""}
     document = parse_calendar(described).document()
-    return _object(session, "calendar", Newest(name, made.revision, document, False))
+    return _object(session, kind, Newest(name, made.revision, document, False))
 
 
-def _pools(db: Database, client: Client, keys: Keys, webs: Verifier, found: Imported) -> None:
-    prefix = keys.obj("pool", "")
+def _objects(
+    db: Database, client: Client, keys: Keys, webs: Verifier, kind: Objects[Any, Any], found: Imported
+) -> None:
+    """Take over what jobs name, of one kind."""
+    prefix = keys.obj(kind.kind, "")
     for kv in client.list(prefix).kvs:
         try:
-            pool = Pool.read(webs.open(kv.value))
-            told = Newest(pool.name, pool.revision, pool.document(), pool.deleted)
-            taken = db.transaction(lambda session, told=told: _object(session, "pool", told))  # type: ignore[misc]
+            told = kind.stored(webs.open(kv.value))
+            taken = db.transaction(lambda session, told=told: _object(session, kind, told))  # type: ignore[misc]
         except (BadSeal, UnknownRecord) as error:
             found.failed[kv.key.removeprefix(prefix)] = str(error)
             continue
         if taken:
-            found.pools.append(pool.name)
+            found.objects.append(f"{kind.kind} {told.name}")
 
 
-def _object(session: Session, kind: str, found: Newest) -> bool:
+def _object(session: Session, of: Objects[Any, Any], found: Newest) -> bool:
     """Take over an object, or its deletion, if it is later than what is known here."""
+    kind = of.kind
     row = session.get(ObjectRow, (kind, found.name), with_for_update=True)
     last = objects.last(session, kind, found.name)
     if max(row.revision if row is not None else 0, last.revision if last is not None else 0) >= found.revision:
@@ -166,7 +172,7 @@ def _object(session: Session, kind: str, found: Newest) -> bool:
     action = "delete" if found.deleted else "recover"
     session.add(
         ObjectVersionRow(kind=kind, name=row.name, revision=row.revision, save=ids.fresh("s"), action=action,
-                         document=row.document, actor=ACTOR, at=row.updated_at)
+                         document=of.kept(row.document), actor=ACTOR, at=row.updated_at)
     )  # fmt: skip
     if found.deleted:
         session.delete(row)

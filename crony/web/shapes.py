@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crony.catalog.calendars import CalendarView
+from crony.catalog.secrets import SecretView
 from crony.clock import rfc3339
 from crony.domain.alert import Alert
 from crony.domain.grounds import Grounds
@@ -167,6 +168,19 @@ def calendar(view: CalendarView) -> dict[str, Any]:
         "name": view.name,
         "revision": view.revision,
         "document": view.document,
+        "jobs": list(view.jobs),
+        "updated_at": rfc3339(view.updated_at),
+        "updated_by": view.updated_by,
+    }
+
+
+def secret(view: SecretView) -> dict[str, Any]:
+    """A secret without its value, and the names of the jobs that name it."""
+    return {
+        "name": view.name,
+        "description": view.description,
+        "revision": view.revision,
+        "key": view.key_id,
         "jobs": list(view.jobs),
         "updated_at": rfc3339(view.updated_at),
         "updated_by": view.updated_by,

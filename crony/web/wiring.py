@@ -12,6 +12,7 @@ from typing import Any
 from crony.catalog.jobs import Catalog
 from crony.clock import SYSTEM
 from crony.domain import zones
+from crony.domain.sealing import Cipher
 from crony.domain.signing import Sealer
 from crony.errors import CronyError, Unavailable
 from crony.etcd.client import Client
@@ -59,7 +60,7 @@ class Web:
         self.client = client or ShieldedClient.from_settings(settings)
         self.db = db or ShieldedDatabase(settings.database_url)
         self.sealer = Sealer(settings.signing_key)
-        self.catalog = Catalog(self.db, self.client, self.keys, self.sealer)
+        self.catalog = Catalog(self.db, self.client, self.keys, self.sealer, Cipher(settings.secret_key))
         self.live = Live(self.client, self.keys)
         self.sessions = Sessions(self)
         self.callees = Pace(most=CALLS)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from crony.domain.masking import Mask
 from crony.domain.outcome import Kind
 from crony.domain.run import Envelope
+from crony.domain.secret import filled
 from crony.errors import CronyError
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Verdict:
 
 
 SUCCEEDED = Verdict(Kind.SUCCEEDED)
+NOTHING = Mask(())
 ACCEPTED = Verdict(Kind.UNKNOWN, accepted=True)
 
 
@@ -88,10 +91,19 @@ class Attempt:
         self.callback: Callback | None = None
         """How its callee may answer later; None: it must answer at once."""
         self.deferred = False
+        self.secrets: Mapping[str, str] = {}
+        """Its secrets, under what the job calls them."""
+        self.mask = NOTHING
         self._lock = threading.Lock()
         self._call: Callable[[], None] | None = None
         self._finished = False
         self._finish: Callable[[Verdict], None] = lambda verdict: None
+
+    def open(self, secrets: Mapping[str, str]) -> None:
+        """It has these secrets now: its action is filled with them, and its output and its end are masked."""
+        self.secrets, self.mask = secrets, Mask(secrets.values())
+        self.output.mask(self.mask)
+        self.envelope = replace(self.envelope, action=filled(self.envelope.action, secrets))
 
     @property
     def left(self) -> float:
@@ -144,6 +156,8 @@ class Attempt:
             if self._finished:
                 return False
             self._finished = True
+        if self.mask:
+            verdict = replace(verdict, reason=self.mask.text(verdict.reason), result=self.mask.value(verdict.result))
         self._finish(verdict)
         return True
 

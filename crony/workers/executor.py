@@ -6,6 +6,7 @@ Nothing in the message is believed before its seal was opened. When this returns
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -26,7 +27,7 @@ from crony.lifecycle.end import Ended, Stale, outcome_of
 from crony.lifecycle.handback import hand_back
 from crony.lifecycle.permit import permit, starting
 from crony.lifecycle.quarantine import quarantine
-from crony.workers import ending, runners
+from crony.workers import ending, runners, secrets
 from crony.workers.attempt import Attempt, Held, Verdict
 from crony.workers.calling import Callback
 from crony.workers.cutoff import Guard
@@ -192,16 +193,15 @@ class _Execution:
         """Run it and end it."""
         attempt, run = self._attempt, self._envelope.run
         self._process.cancels.register(run, attempt.cancel)
-        try:
-            verdict = self._run()
-        finally:
-            self._process.cancels.forget(run, attempt.cancel)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._process.cancels.forget, run, attempt.cancel)
+            verdict = self._run(stack)
         if verdict is None:
             attempt.output.close()
         elif not attempt.finish(verdict):
             log.warning("run %s attempt %d came back after it had been ended", run, self._envelope.attempt)
 
-    def _run(self) -> Verdict | None:
+    def _run(self, stack: contextlib.ExitStack) -> Verdict | None:
         """How it went; None: it was not allowed to start, and is not ours to end."""
         attempt = self._attempt
         if attempt.cancelled:
@@ -214,6 +214,13 @@ class _Execution:
             if not self._process.settings.callback_api:
                 return Verdict(Kind.REFUSED, NO_CALLBACK)
             self._token = Token.new(attempt.held.queue, attempt.held.place)
+        if self._envelope.secrets:
+            try:
+                attempt.open(secrets.resolve(self._process.client, self._process.keys, self._process.cipher,
+                                             self._envelope.secrets))  # fmt: skip
+            except secrets.NoSecret as error:
+                return Verdict(Kind.REFUSED, f"not started: {error}")
+            stack.enter_context(secrets.hidden(attempt.mask))
         if self._envelope.needs_permit:
             if not self._permitted(self._token.digest if self._token else ""):
                 return None

@@ -127,6 +127,7 @@ class Liveness:
             labels=dict(settings.node_labels),
             kinds=kinds(settings),
             queues=list(settings.node_queues),
+            secret_keys=list(self._process.cipher.key_ids),
             running=self._running(),
             started_at=self._started_at,
             seen_at=self._process.now(),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
+from crony.domain.sealing import Cipher
 from crony.domain.signing import Verifier
 from crony.domain.targets import Targets
 from crony.etcd.batch import Batcher
@@ -74,6 +75,11 @@ class Process:
     def verifier(self) -> Verifier:
         """Opens envelopes of the trusted centres."""
         return Verifier(self.settings.centre_keys)
+
+    @cached_property
+    def cipher(self) -> Cipher:
+        """Opens secrets; without a key none."""
+        return Cipher(self.settings.secret_key)
 
     @property
     def spool(self) -> Spool:

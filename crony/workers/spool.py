@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from crony.domain.masking import Mask, Stream
 from crony.errors import Invalid
 from crony.etcd.keys import decode, encode
 from crony.settings import Settings
@@ -108,6 +109,12 @@ class Output:
         self._size = 0
         self._closed = not spool.keeps
         self.truncated = False
+        self._masked: Stream | None = None
+
+    def mask(self, mask: Mask) -> None:
+        """What is written from now on is masked."""
+        with self._lock:
+            self._masked = mask.stream() if mask else None
 
     def write(self, data: bytes) -> None:
         """Append `data`; beyond the cap it is dropped and a marker says so."""
@@ -116,11 +123,9 @@ class Output:
         with self._lock:
             if self._closed or self.truncated:
                 return
-            try:
-                self._append(data)
-            except OSError as error:
-                self.truncated = True
-                log.error("output of %s cannot be kept: %s", self._piece.run, error)
+            if self._masked is not None:
+                data = self._masked.feed(data)
+            self._keep(data)
 
     def text(self, line: str) -> None:
         """Append one line of ours."""
@@ -132,13 +137,24 @@ class Output:
             if self._closed:
                 return
             self._closed = True
+            if self._masked is not None and not self.truncated:
+                self._keep(self._masked.end())
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
                 with contextlib.suppress(OSError):
                     self._spool.rename(self._piece, "cut" if self.truncated else "done")
 
+    def _keep(self, data: bytes) -> None:
+        try:
+            self._append(data)
+        except OSError as error:
+            self.truncated = True
+            log.error("output of %s cannot be kept: %s", self._piece.run, error)
+
     def _append(self, data: bytes) -> None:
+        if not data:
+            return
         if self._file < 0:
             if (self._spool.path / FULL).exists():
                 self.truncated = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from celery import shared_task
 
 import crony
@@ -24,3 +26,13 @@ def spread(count: int) -> list[str]:
 def explode() -> None:
     """Fail."""
     raise ValueError("as asked")
+
+
+@shared_task
+def give_away(given: str = "") -> None:
+    """Tell a secret in every way a function has."""
+    secret = crony.secret("P")
+    print("kwargs", given)
+    print("asked", secret)
+    logging.getLogger("careless").error("logged %s", secret)
+    raise ValueError(f"no luck with {secret}")

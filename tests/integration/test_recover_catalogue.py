@@ -13,6 +13,7 @@ from crony.beat.duties import marking
 from crony.catalog.jobs import Catalog
 from crony.domain.livejob import LiveJob
 from crony.domain.mark import behind
+from crony.domain.sealing import Cipher, new_secret_key
 from crony.domain.signing import Verifier, peek
 from crony.errors import NotFound
 from crony.etcd.keys import Keys
@@ -24,6 +25,7 @@ from tests.helpers.beat import ACTION, CENTRE, WEB, Stage, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
 
+CIPHER = Cipher([new_secret_key()])
 JOB = {"action": ACTION, "schedule": {"cron": "0 3 * * *"}}
 
 
@@ -50,7 +52,7 @@ def published(place: Stage, job: str) -> LiveJob:
 
 def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     database = open_(tmp_path / "new.db")
-    jobs = Catalog(database, place.client, place.keys, place.web)
+    jobs = Catalog(database, place.client, place.keys, place.web, CIPHER)
     kept, edited, deleted, gone, renamed = (
         jobs.create({**JOB, "name": name}, "me") for name in ("kept", "edited", "deleted", "gone", "renamed")
     )
@@ -62,7 +64,7 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
         source.backup(backup)
 
     database = open_(tmp_path / "new.db")
-    jobs = Catalog(database, place.client, place.keys, place.web)
+    jobs = Catalog(database, place.client, place.keys, place.web, CIPHER)
     jobs.calendars.save({"name": "days", "weekdays": ["mon", "tue"]}, "me")
     keeping: dict[str, Any] = {
         **JOB,
@@ -77,7 +79,9 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     again = jobs.create({**JOB, "name": "renamed"}, "me")
     new = jobs.create({**JOB, "name": "new"}, "me")
     jobs.pools.save({"name": "reports", "limit": 3}, "me")
+    jobs.secrets.save({"name": "reports-db", "value": "s3cr3t"}, "me")
     jobs.update(new.id, {**JOB, "name": "new", "limits": ["pool:reports"]}, None, "me")
+    kept_secret = jobs.secrets.get("reports-db").document
     before = look(place.client, place.keys)
     until(lambda: look(place.client, place.keys).archived > before.mod, 10, "the mark to say what the database knows")
     for centre in place.centres:
@@ -93,12 +97,13 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     there = place.client.get(place.keys.job(gone.id))  # the first centre may have put its tombstone anew
     assert there is None or LiveJob.read(peek(there.value)).deleted, "a job deleted since lives again"
 
-    jobs = Catalog(database, place.client, place.keys, place.web)
+    jobs = Catalog(database, place.client, place.keys, place.web, CIPHER)
     taken = catalogue(database, place.client, place.keys, Verifier([WEB[1], CENTRE[1]]), jobs)
     assert sorted(taken.jobs) == ["edited", "new", "other", "renamed"] and taken.failed == {}
     assert (taken.deleted, taken.calendars, taken.switched_off) == (["deleted"], ["days"], ["gone"])
     assert jobs.get("edited").document["schedule"]["calendars"] == {"include": ["days"]}
-    assert taken.pools == ["reports"] and jobs.pools.get("reports").jobs == ("new",)
+    assert taken.objects == ["pool reports", "secret reports-db"] and jobs.pools.get("reports").jobs == ("new",)
+    assert jobs.secrets.get("reports-db").document == kept_secret
     assert jobs.calendars.get("days").revision == 2 and jobs.calendars.get("days").jobs == ("edited",)
     assert (jobs.get("renamed").id, jobs.get("other").id, jobs.get("new").id) == (again.id, renamed.id, new.id)
     with pytest.raises(NotFound):
@@ -109,7 +114,7 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     assert not behind(marks.load(database, place.keys.namespace), look(place.client, place.keys))
     until(lambda: "reconcile" not in centre.status()["failing"], 40, "it to publish again")
     repeated = catalogue(database, place.client, place.keys, Verifier([WEB[1], CENTRE[1]]), jobs)
-    assert (repeated.jobs, repeated.deleted, repeated.pools, repeated.switched_off) == ([], [], [], [])
+    assert (repeated.jobs, repeated.deleted, repeated.objects, repeated.switched_off) == ([], [], [], [])
     jobs.update("edited", {**JOB, "name": "edited"}, 2, "me")  # saving goes on where etcd is
     assert published(place, edited.id).revision == 3
     database.close()
@@ -118,7 +123,7 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
 def test_what_nobody_signed_is_not_taken_over(place: Stage, tmp_path: Path) -> None:
     database = open_(tmp_path / "new.db")
     forged = place.publish()
-    jobs = Catalog(database, place.client, place.keys, place.web)
+    jobs = Catalog(database, place.client, place.keys, place.web, CIPHER)
     found = catalogue(database, place.client, place.keys, Verifier([CENTRE[1]]), jobs)
     assert list(found.failed) == [forged.id] and "not signed" in found.failed[forged.id] and jobs.count() == 0
     database.close()

@@ -83,6 +83,7 @@ FULL = {
     },
     "priority": 9,
     "limits": ["pool:reports", "pool:db"],
+    "secrets": {"TOKEN": "billing-token"},
     "async": {"deadline": "2h", "heartbeat": "5m"},
     "after": {"on": "failure", "of": 1, "jobs": ["billing/open-day", "每天"], "within": "6h"},
 }
@@ -128,6 +129,7 @@ def test_defaults() -> None:
         "limits": [],
         "async": None,
         "after": None,
+        "secrets": {},
     }  # fmt: skip
     assert parse(document).document() == document
 

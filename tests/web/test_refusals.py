@@ -22,7 +22,8 @@ FILES = (
     "domain/dialects.py", "domain/hashed.py", "domain/quartz.py", "domain/lint.py",
     "domain/durations.py", "domain/instants.py", "domain/window.py",
     "domain/calendar.py", "catalog/keeping.py", "catalog/objects.py", "catalog/calendars.py", "web/pages/calendars.py",
-    "domain/pool.py", "web/pages/pools.py",
+    "domain/pool.py", "domain/secret.py", "domain/sealing.py", "catalog/secrets.py",
+    "web/pages/secrets.py", "web/pages/pools.py",
     "domain/zones.py", "web/job_fields.py", "web/pages/job_form.py", "catalog/jobs.py",
     "lifecycle/publish.py", "domain/backfill.py", "web/pages/backfills.py", "web/backfilling.py",
     "lifecycle/backfill.py", "domain/after.py", "catalog/chains.py",
@@ -57,9 +58,9 @@ def _spoken() -> set[str]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
-                and node.func.id in ("Invalid", "NoZone", "Conflict", "NotFound", "Advice")
+                and node.func.id in ("Invalid", "NoZone", "Conflict", "NoSecretKey", "NotFound", "Advice")
             ):
-                said = {"Conflict": 0, "NotFound": 0, "Invalid": 1, "NoZone": 1, "Advice": 2}[node.func.id]
+                said = {"Invalid": 1, "NoZone": 1, "Advice": 2}.get(node.func.id, 0)
                 given = node.args[said : said + 1]
                 given = given + [word.value for word in node.keywords if word.arg in ("hint", "why")]
             elif isinstance(node, ast.Assign) and {t.id for t in node.targets if isinstance(t, ast.Name)} & NAMES:

@@ -16,6 +16,7 @@ from crony.web.api import (
     jobs,
     nodes,
     pools,
+    secrets,
     tokens,
 )
 from crony.web.api import runs as run_routes
@@ -33,6 +34,7 @@ for _part in (
     control.router,
     calendars.router,
     pools.router,
+    secrets.router,
     nodes.router,
     centres.router,
     tokens.router,

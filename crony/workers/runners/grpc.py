@@ -200,7 +200,7 @@ class _Exchange:
 
 def _filled(attempt: Attempt) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Metadata and request with facts of the run filled in. Parameters that no text names are added to the request."""
-    action, facts = attempt.envelope.action, facts_of(attempt.envelope)
+    action, facts = attempt.envelope.action, facts_of(attempt.envelope, attempt.secrets)
     request, metadata = action.get("request") or {}, action.get("metadata") or {}
     used = template.names([request, metadata])
     free = {name: value for name, value in attempt.envelope.params.items() if f"params.{name}" not in used}

@@ -59,7 +59,7 @@ class Request:
 def build(attempt: Attempt) -> Request:
     """The request of an attempt. Raises `Unfilled`, `Invalid`."""
     action, told = attempt.envelope.action, attempt.envelope
-    facts = facts_of(told)
+    facts = facts_of(told, attempt.secrets)
     method = str(action.get("method") or "GET").upper()
     headers = {"User-Agent": "crony", "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
     ours = calling.headers(attempt)
@@ -102,7 +102,7 @@ def _signed(attempt: Attempt, request: Request) -> Request:
     return replace(request, headers=request.headers | marks) if marks else request
 
 
-def facts_of(told: Envelope) -> Callable[[str], Any]:
+def facts_of(told: Envelope, secrets: Mapping[str, str]) -> Callable[[str], Any]:
     """What each name of a template stands for in this run. Raises KeyError."""
     known = {
         "run.id": told.run,
@@ -117,6 +117,8 @@ def facts_of(told: Envelope) -> Callable[[str], Any]:
     def fact(name: str) -> Any:
         if name.startswith("params."):
             return told.params[name.removeprefix("params.")]
+        if name.startswith("secret."):
+            return secrets[name.removeprefix("secret.")]
         return known[name]
 
     return fact

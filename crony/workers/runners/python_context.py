@@ -80,6 +80,7 @@ def context_of(attempt: Attempt) -> Watched:
         _stopped=lambda: attempt.cancelled or attempt.finished or attempt.left <= 0,
         _write=attempt.output.text,
         _defer=defer,
+        _secrets=attempt.secrets,
     )
 
 

@@ -96,7 +96,8 @@ def environment(envelope: Envelope, fence: int, extra: Mapping[str, Any]) -> dic
 def _start(
     attempt: Attempt, argv: list[str], action: Mapping[str, Any], more: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    env = environment(attempt.envelope, attempt.held.fence, action.get("env") or {}) | more
+    own = {**(action.get("env") or {}), **attempt.secrets}
+    env = environment(attempt.envelope, attempt.held.fence, own) | more
     home = env["HOME"] if os.path.isdir(env["HOME"]) else "/"
     cwd = action.get("cwd") or home
     if not os.path.isdir(cwd):
