@@ -1,8 +1,8 @@
 """What a Python job is told about its run: a parameter of type `crony.Context`, `crony.context()`, `crony.part()`.
 
-    @crony.job(name="reports/daily", schedule={"cron": "0 6 * * *"}, params={"region": "cn"})
-    def daily(ctx: crony.Context, region: str) -> dict:
-        ctx.log.info("report of %s for %s", ctx.fire_time, region)
+@crony.job(name="reports/daily", schedule={"cron": "0 6 * * *"}, params={"region": "cn"})
+def daily(ctx: crony.Context, region: str) -> dict:
+    ctx.log.info("report of %s for %s", ctx.fire_time, region)
 """
 
 from __future__ import annotations

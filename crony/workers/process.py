@@ -19,7 +19,7 @@ from crony.etcd.txn import Txn, TxnResult
 from crony.settings import Settings, load
 from crony.workers.alarms import Alarms
 from crony.workers.cancels import Cancels
-from crony.workers.guardian import Guardian
+from crony.workers.keeper import Keeper
 from crony.workers.spool import Spool, directory
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ NOTICEABLE = 2.0
 
 
 class Process:
-    """The parts of one operating-system process: etcd client, trusted keys, spool, guardian, alarms, cancels."""
+    """The parts of one operating-system process: etcd client, trusted keys, spool, keeper, alarms, cancels."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -87,9 +87,9 @@ class Process:
         return self._once("_spool", lambda: Spool(directory(self.settings), self.settings))  # type: ignore[no-any-return]
 
     @property
-    def guardian(self) -> Guardian:
-        """Kills what shells left running when this process dies."""
-        return self._once("_guardian", Guardian)  # type: ignore[no-any-return]
+    def keeper(self) -> Keeper:
+        """Starts commands, and ends all of them when this process dies."""
+        return self._once("_keeper", Keeper)  # type: ignore[no-any-return]
 
     @property
     def alarms(self) -> Alarms:

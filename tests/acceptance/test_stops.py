@@ -72,8 +72,10 @@ def pids(listed: Path) -> list[int]:
 
 def a_shell(folder: Path, stack: ExitStack) -> Work:
     listed = folder / "pids"
-    script = f"sleep 600 & echo $$ $! > {listed}; wait"
-    return Work({"kind": "shell", "script": script}, lambda: pids(listed), lambda: all(map(gone, pids(listed))))
+    script = f"sleep 600 & echo $$ $! >> {listed}; setsid sh -c 'echo $$ >> {listed}; sleep 600' & wait"
+    return Work(
+        {"kind": "shell", "script": script}, lambda: len(pids(listed)) == 3, lambda: all(map(gone, pids(listed)))
+    )
 
 
 def a_function(folder: Path, stack: ExitStack) -> Work:

@@ -97,9 +97,7 @@ def test_a_chain_keeps_its_beginning_and_a_failed_link_is_told_down_to_the_last(
     told = message_of(place, third).envelope
     assert (told.chain, told.cause) == (run, middle.run)
     end(node, message_of(place, third))
-    assert skip_of(place, handler).detail == "c ended as succeeded; its failure was awaited", (
-        "somebody waits for it"
-    )
+    assert skip_of(place, handler).detail == "c ended as succeeded; its failure was awaited", "somebody waits for it"
     assert skip_of(place, watcher).detail == "d was skipped; its end was awaited"
 
     failed = run_and_end(place, node, first, Kind.FAILED)

@@ -16,6 +16,7 @@ from crony.domain.run import Wait
 from crony.domain.signing import Sealer, new_key
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
+from crony.workers.keeper_main import below
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.node import JOBS, Leader, NodeProcess, running_node
 from tests.helpers.service import service
@@ -223,17 +224,10 @@ def test_a_pool_process_takes_its_shell_along(made: Made, tmp_path: Path) -> Non
     leader, mark = made.leader, tmp_path / "mark"
     run = leader.send(made.facts, shell(f"trap '' TERM HUP; echo $$ > {mark}; while :; do sleep 0.1; done"))
     until(lambda: mark.exists() and mark.read_text().strip(), what="the shell begins")
-    owner = next(pid for pid in made.node.children() if int(mark.read_text()) in _below(pid))
+    owner = next(pid for pid in made.node.children() if int(mark.read_text()) in dict(below(pid)))
     os.kill(owner, signal.SIGKILL)
     assert leader.ended(run).kind == "lost"
     until(lambda: gone(int(mark.read_text())), 5, "the shell dies too")
-
-
-def _below(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found
 
 
 def test_drained_by_order(made: Made) -> None:

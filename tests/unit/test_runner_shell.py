@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -21,8 +24,10 @@ from tests.helpers.wait import until
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Process:
-    return attempts.process(tmp_path)
+def parts(tmp_path: Path) -> Iterator[Process]:
+    made = attempts.process(tmp_path)
+    yield made
+    made.keeper.close()
 
 
 def run(parts: Process, action: dict, /, **changes: object) -> Verdict:
@@ -184,6 +189,7 @@ def test_output_is_capped(tmp_path: Path) -> None:
     target = attempts.attempt(parts, {"kind": "shell", "command": ["sh", "-c", script]})
     assert shell.run(target).kind is Kind.SUCCEEDED
     assert target.output.truncated
+    parts.keeper.close()
     assert attempts.output(parts) == b"x" * 10_000 + b"\n[crony: output cut here, more than 10000 bytes]\n"
 
 
@@ -213,14 +219,53 @@ def test_a_shell_dies_with_its_process(tmp_path: Path, how: signal.Signals) -> N
     until(lambda: all(gone(pid) for pid in found), 5, "the shell and its child die")
 
 
-def test_a_dead_guardian_is_replaced(parts: Process) -> None:
+def test_a_dead_keeper_is_replaced(parts: Process) -> None:
     run(parts, {"command": ["true"]})
-    first = parts.guardian._child
+    first = parts.keeper._child
     assert first is not None
     first.kill()
     first.wait()
     assert run(parts, {"command": ["echo", "on"]}).kind is Kind.SUCCEEDED
-    assert parts.guardian._child is not None and parts.guardian._child.pid != first.pid
+    assert parts.keeper._child is not None and parts.keeper._child.pid != first.pid
+
+
+ESCAPES = {
+    "a new session": "setsid sleep 600 &",
+    "a double fork": "(setsid sh -c 'sleep 600 & echo $! >> {0}; setsid sleep 600' &) &",
+    "who ignores signals": "setsid sh -c 'trap \"\" TERM HUP INT; echo $$ >> {0}; while :; do sleep 1; done' &",
+    "a chain": "setsid sh -c 'setsid sh -c \"setsid sleep 600 & echo \\$\\$ >> {0}; sleep 600\" & sleep 600' &",
+}
+
+
+@pytest.mark.parametrize("ended", ["by itself", "timeout"])
+@pytest.mark.parametrize("how", ESCAPES)
+def test_nobody_gets_away(
+    parts: Process, tmp_path: Path, how: str, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "GRACE", 0.3)
+    listed, mark = tmp_path / "pids", f"crony-test-{uuid4()}"
+    wait = "while [ ! -s {0} ]; do sleep 0.02; done" if "{0}" in ESCAPES[how] else "sleep 0.1"
+    script = f"{ESCAPES[how]}\n{wait}\n{'sleep 600' if ended == 'timeout' else ''}".replace("{0}", str(listed))
+    verdict = run(parts, {"script": script, "env": {"MARK": mark}}, timeout=1.5)
+    assert verdict.kind is (Kind.TIMED_OUT if ended == "timeout" else Kind.SUCCEEDED)
+    assert bearing(mark) == [], "when the attempt has ended, nothing of it goes on"
+
+
+def bearing(mark: str) -> list[str]:
+    """Processes with this text in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.append(path.parent.name)
+    return found
+
+
+def test_a_killed_minder_takes_its_command_along(parts: Process, tmp_path: Path) -> None:
+    listed = tmp_path / "pids"
+    verdict = run(parts, {"command": ["sh", "-c", f"echo $$ > {listed}; kill -9 $PPID; sleep 600"]})
+    assert verdict.kind is Kind.LOST
+    until(lambda: gone(pids(listed)[0]), 5, "the command dies")
 
 
 def test_nothing_leaks(parts: Process) -> None:

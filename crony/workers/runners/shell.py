@@ -1,6 +1,6 @@
-"""Shell jobs: a command in its own session and process group, with an environment of its own, ended whole.
+"""Shell jobs: a command in a session of its own, with an environment of its own, ended with all that it started.
 
-The command starts only after the guardian knows its group, so it dies with this process whatever happens. It
+A keeper starts it and ends it, so nothing of it outlives its time or this process, not even what left its session. It
 inherits no descriptor and none of the node's variables. Standard output and error are one stream, kept as output.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pwd
 import re
@@ -15,23 +16,21 @@ import selectors
 import shlex
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from crony.clock import rfc3339
 from crony.domain.outcome import Kind
 from crony.domain.run import Envelope
 from crony.workers import calling
 from crony.workers.attempt import ACCEPTED, SUCCEEDED, Attempt, Verdict
-from crony.workers.guardian import GATE
+from crony.workers.keeper import Command, Ended, Launch
 
 GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL to the group."""
-_POLL = 0.05
+"""Seconds between SIGTERM and SIGKILL to all of it."""
 
 
 def run(attempt: Attempt) -> Verdict:
@@ -52,16 +51,25 @@ def run(attempt: Attempt) -> Verdict:
             argv = [str(part) for part in action["command"]]
             if not argv:
                 raise ValueError("the command is empty")
-        child = _start(attempt, argv, action, more)
+        stdout, written = os.pipe()
+        try:
+            command = _start(attempt, argv, action, more, written)
+        except BaseException:
+            os.close(stdout)
+            raise
+        finally:
+            os.close(written)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
         return Verdict(Kind.FAILED, f"the command could not be started: {error}")
     try:
-        verdict = _Running(attempt, child).wait()
+        verdict = _Running(attempt, command, stdout).wait()
         accepted = more and verdict.kind is Kind.SUCCEEDED and os.path.lexists(more["CRONY_CALLBACK_ACCEPT_FILE"])
         return ACCEPTED if accepted else verdict
     finally:
+        command.close()
+        os.close(stdout)
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -93,49 +101,30 @@ def environment(envelope: Envelope, fence: int, extra: Mapping[str, Any]) -> dic
     return env
 
 
-def _start(
-    attempt: Attempt, argv: list[str], action: Mapping[str, Any], more: dict[str, str]
-) -> subprocess.Popen[bytes]:
+def _start(attempt: Attempt, argv: list[str], action: Mapping[str, Any], more: dict[str, str], stdout: int) -> Command:
     own = {**(action.get("env") or {}), **attempt.secrets}
     env = environment(attempt.envelope, attempt.held.fence, own) | more
     home = env["HOME"] if os.path.isdir(env["HOME"]) else "/"
     cwd = action.get("cwd") or home
     if not os.path.isdir(cwd):
         raise NotADirectoryError(f"{cwd} is not a directory on this node")
-    stdin: Any = subprocess.DEVNULL
     with contextlib.ExitStack() as stack:
+        stdin: IO[bytes]
         if action.get("stdin"):
             stdin = stack.enter_context(tempfile.TemporaryFile())
             stdin.write(str(action["stdin"]).encode())
             stdin.seek(0)
-        gate, opener = os.pipe()
-        stack.callback(os.close, gate)
-        shut = stack.enter_context(os.fdopen(opener, "wb", buffering=0))
-        child = subprocess.Popen(
-            ["/bin/sh", "-c", GATE, "crony", *argv],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=gate,
-            bufsize=0,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-        )
-        try:
-            attempt.process.guardian.add(child.pid)
-            shut.write(b"\n")
-        except OSError:
-            child.kill()
-            child.wait()
-            raise
-    return child
+        else:
+            stdin = stack.enter_context(open(os.devnull, "rb"))
+        launch = Launch(argv, env, cwd, {"core": 0})
+        return attempt.process.keeper.start(launch, stdin.fileno(), stdout, stdout)
 
 
 class _Running:
     """A command under way."""
 
-    def __init__(self, attempt: Attempt, child: subprocess.Popen[bytes]) -> None:
-        self._attempt, self._child = attempt, child
+    def __init__(self, attempt: Attempt, command: Command, stdout: int) -> None:
+        self._attempt, self._command, self._stdout = attempt, command, stdout
         self._why: Kind | None = None
         self._kill_at = 0.0
 
@@ -145,89 +134,67 @@ class _Running:
         os.set_blocking(wake, False)
         try:
             self._attempt.on_cancel(lambda: _poke(wake))
-            self._follow(woken)
+            ended = self._follow(woken)
             self._attempt.on_cancel(None)
-            return self._verdict(self._reap())
+            self._drain()
+            return self._verdict(ended)
         finally:
             self._attempt.on_cancel(None)
             os.close(woken)
             os.close(wake)
 
-    def _follow(self, woken: int) -> None:
-        """Read output until the command's own process has ended."""
-        stdout = self._child.stdout
-        assert stdout is not None
-        ended = _pidfd(self._child.pid)
+    def _follow(self, woken: int) -> Ended:
+        """Read output until the command has ended, and all that it started."""
+        control = self._command.control
         with selectors.DefaultSelector() as ready:
-            ready.register(stdout, selectors.EVENT_READ)
+            ready.register(self._stdout, selectors.EVENT_READ)
             ready.register(woken, selectors.EVENT_READ)
-            if ended is not None:
-                ready.register(ended, selectors.EVENT_READ)
-            try:
-                while True:
-                    patience = self._patience() if ended is not None else min(_POLL, self._patience())
-                    found = {key.fd for key, _ in ready.select(patience)}
-                    if stdout.fileno() in found and not self._read(stdout.fileno()):
-                        ready.unregister(stdout)
-                    if woken in found:
-                        ready.unregister(woken)
-                        self._stop(Kind.CANCELLED)
-                    if self._attempt.left <= 0:
-                        self._stop(Kind.TIMED_OUT)
-                    if self._kill_at and time.monotonic() >= self._kill_at:
-                        self._signal(signal.SIGKILL)
-                    if ended in found or (ended is None and self._has_ended()):
-                        return
-            finally:
-                if ended is not None:
-                    os.close(ended)
+            ready.register(control, selectors.EVENT_READ)
+            while True:
+                found = {key.fd for key, _ in ready.select(self._patience())}
+                if self._stdout in found and not self._read():
+                    ready.unregister(self._stdout)
+                if control.fileno() in found and (ended := self._command.ended()) is not None:
+                    return ended
+                if woken in found:
+                    ready.unregister(woken)
+                    self._stop(Kind.CANCELLED)
+                if self._attempt.left <= 0:
+                    self._stop(Kind.TIMED_OUT)
+                if self._kill_at and time.monotonic() >= self._kill_at:
+                    self._command.kill()
+                    self._kill_at = math.inf
 
-    def _patience(self) -> float:
-        if self._kill_at:
-            return max(0.01, self._kill_at - time.monotonic())
-        return self._attempt.left
+    def _patience(self) -> float | None:
+        if not self._kill_at:
+            return self._attempt.left
+        return None if math.isinf(self._kill_at) else max(0.01, self._kill_at - time.monotonic())
 
-    def _read(self, fd: int) -> bool:
-        data = os.read(fd, 65536)
+    def _read(self) -> bool:
+        data = os.read(self._stdout, 65536)
         self._attempt.output.write(data)
         return bool(data)
-
-    def _has_ended(self) -> bool:
-        return os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _stop(self, why: Kind) -> None:
         if self._why is None:
             self._why, self._kill_at = why, time.monotonic() + min(GRACE, self._attempt.patience)
-            self._signal(signal.SIGTERM)
+            self._command.terminate()
 
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, number)
-
-    def _reap(self) -> int:
-        """End what is left of the group, take what it had printed; the exit code, negative for a signal."""
-        group = self._child.pid
-        stdout = self._child.stdout
-        assert stdout is not None
-        if self._why is None:
-            self._signal(signal.SIGKILL)  # before reaping: the number is certainly still this group's
-        code = self._child.wait()
-        while self._why is not None and _alive(group):
-            if time.monotonic() >= self._kill_at:
-                self._signal(signal.SIGKILL)
-                break
-            time.sleep(_POLL)
-        self._attempt.process.guardian.remove(group)
-        deadline = time.monotonic() + 1.0  # a process that left the group may hold the pipe for ever
+    def _drain(self) -> None:
+        """Take what had been printed; who could not be killed may hold the pipe for ever."""
+        deadline = time.monotonic() + 1.0
         with selectors.DefaultSelector() as ready:
-            ready.register(stdout, selectors.EVENT_READ)
-            while ready.select(max(0.0, deadline - time.monotonic())) and self._read(stdout.fileno()):
+            ready.register(self._stdout, selectors.EVENT_READ)
+            while ready.select(max(0.0, deadline - time.monotonic())) and self._read():
                 if time.monotonic() > deadline:
                     break
-        stdout.close()
-        return code
 
-    def _verdict(self, code: int) -> Verdict:
+    def _verdict(self, ended: Ended) -> Verdict:
+        if ended.left:
+            self._attempt.output.text(f"[crony: {ended.left} processes of it could not be ended]")
+        if ended.status is None:
+            return Verdict(Kind.LOST, "the process that minded the command was killed, and it with it")
+        code = os.waitstatus_to_exitcode(ended.status)
         shown = code if code >= 0 else 128 - code
         if self._why is Kind.CANCELLED:
             return Verdict(Kind.CANCELLED, "cancelled; its processes were ended", shown)
@@ -240,33 +207,6 @@ class _Running:
             return Verdict(Kind.FAILED, f"killed by signal {signal.Signals(-code).name}", shown)
         hint = {126: " (cannot be executed)", 127: " (command not found)"}.get(code, "")
         return Verdict(Kind.FAILED, f"exit code {code}{hint}", shown)
-
-
-def _pidfd(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
-
-
-def _alive(group: int) -> bool:
-    """Whether a process of the group still runs; the dead that nobody has reaped do not count."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        listed = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return True
-    for name in listed:
-        with contextlib.suppress(OSError, ValueError):
-            state, _, its_group = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state not in "ZX":
-                return True
-    return False
 
 
 def _poke(wake: int) -> None:
