@@ -24,7 +24,7 @@ from crony.domain.signing import Sealer, new_key
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys
 from crony.transport_etcd.message import task_message
-from tests.helpers.server import die_with_parent
+from tests.helpers import zygote
 from tests.helpers.wait import until
 
 PRIVATE, PUBLIC = new_key()
@@ -121,7 +121,7 @@ class NodeProcess:
     """A worker process."""
 
     name: str
-    popen: subprocess.Popen[bytes]
+    popen: zygote.Forked | subprocess.Popen[bytes]
     log: Path
     folder: Path
     kept: str = ""
@@ -148,7 +148,7 @@ class NodeProcess:
             int(pid)
             for task in Path(f"/proc/{self.popen.pid}/task").iterdir()
             for pid in (task / "children").read_text().split()
-            if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"python" in Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
         ]
 
 
@@ -189,16 +189,7 @@ def running_node(
     recycled = ["--max-tasks-per-child", str(max_tasks)] if max_tasks else []
     command = [sys.executable, "-m", "celery", "-A", "crony", "worker", "--pool", pool, "-c", str(concurrency)]
     command += ["-l", level, "--without-gossip", "--without-mingle", "--without-heartbeat", *recycled]
-    with log.open("wb") as file:
-        popen = subprocess.Popen(
-            command,
-            env=environ,
-            stdout=file,
-            stderr=file,
-            cwd=ROOT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
+    popen = zygote.start(command, environ, log, str(ROOT))
     node = NodeProcess(name, popen, log, folder)
     try:
         if registered:

@@ -25,8 +25,8 @@ from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.store import accounts
 from crony.store.db import Database
+from tests.helpers import zygote
 from tests.helpers.etcd import free_ports
-from tests.helpers.server import die_with_parent
 from tests.helpers.wait import until
 
 Document = dict[str, Any]
@@ -40,20 +40,11 @@ class Process:
     command: Sequence[str]
     environ: Mapping[str, str]
     log: Path
-    popen: subprocess.Popen[bytes] | None = None
+    popen: zygote.Forked | subprocess.Popen[bytes] | None = None
 
     def start(self) -> Process:
         """Start it (again), in a session of its own."""
-        with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
-                list(self.command),
-                env=dict(self.environ),
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+        self.popen = zygote.start(self.command, self.environ, self.log)
         return self
 
     @property

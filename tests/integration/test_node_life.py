@@ -178,7 +178,7 @@ def test_the_task_must_be_left_as_it_is(etcd: EtcdServer, keys: Keys) -> None:
 def test_what_a_node_does_not_do_and_how_quickly_it_leaves(leader: Leader, etcd: EtcdServer) -> None:
     with running_node(leader, etcd.endpoint, name="n1", imports="", shell="off") as node:
         facts = leader.node("n1")
-        assert facts is not None and facts.kinds == ["http", "python"]
+        assert facts is not None and facts.kinds == ["grpc", "http", "python"]
         refused = leader.ended(leader.send(facts, {"kind": "python", "task": f"{JOBS}.add", "args": [1]}))
         assert refused.kind == "refused"
         assert leader.ended(leader.send(facts, shell("true"))).kind == "refused"

@@ -72,14 +72,14 @@ def test_each_takes_what_it_is_free_for_by_priority(pair: tuple[Leader, list[Nod
 def test_who_takes_from_what(pair: tuple[Leader, list[NodeProcess]]) -> None:
     leader, _ = pair
     facts = leader.node("mute")
-    assert facts is not None and (facts.queues, facts.kinds) == (["any", "odd"], ["http", "python"])
+    assert facts is not None and (facts.queues, facts.kinds) == (["any", "odd"], ["grpc", "http", "python"])
     prefix = leader.keys.consumers
 
     def seen() -> set[tuple[str, str]]:
         pairs = leader.client.list(prefix).kvs
         return {(json.loads(kv.value)["node"], kv.key.removeprefix(prefix).split("/")[0]) for kv in pairs}
 
-    wanted = {"run.mute", *(f"run.@{name}.{kind}" for name in ("any", "odd") for kind in ("http", "python"))}
+    wanted = {"run.mute", *(f"run.@{name}.{kind}" for name in ("any", "odd") for kind in ("grpc", "http", "python"))}
     until(
         lambda: {queue for node, queue in seen() if node == "mute" and queue.startswith("run.")} == wanted,
         what="it takes from these and no others",

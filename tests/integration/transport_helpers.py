@@ -22,8 +22,8 @@ from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, TxnResult
 from crony.transport_etcd.message import decode
 from crony.transport_etcd.queue import read_claim
+from tests.helpers import zygote
 from tests.helpers.etcd import EtcdServer
-from tests.helpers.server import die_with_parent
 from tests.helpers.wait import until
 
 ROOT = Path(__file__).parents[2]
@@ -134,22 +134,13 @@ class Worker:
             **{f"JUDGE_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.pool = pool
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: zygote.Forked | subprocess.Popen[bytes] | None = None
 
     def start(self) -> Worker:
         """Start it; see `ready`."""
         command = [sys.executable, "-m", "celery", "-A", APP, "worker", "-P", self.pool, "-c", self.concurrency]
         command += ["-n", f"{self.name}@test", "-l", "info", *self.arguments]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                preexec_fn=die_with_parent,
-            )
+        self.process = zygote.start(command, self.environment, self.log, str(ROOT))
         return self
 
     def ready(self, timeout: float = 40.0) -> Worker:
