@@ -82,6 +82,7 @@ class Settings:
     database_url: str = _setting(_text, "", "SQLAlchemy URL: sqlite:///… or mysql+pymysql://…", secret=True)
     api: str = _setting(_text, "", "address of the web API, such as http://127.0.0.1:8400")
     api_public: str = _setting(_text, "", "address at which services reach the web API; default CRONY_API")
+    console: str = _setting(_text, "", "address of the web console, for links in alerts; default CRONY_API_PUBLIC")
     call_secrets: tuple[str, ...] = _setting(
         _items, (), "secrets of 32 characters or more, with commas: calls to services are signed with the first",
         secret=True,
@@ -153,6 +154,11 @@ class Settings:
     def callback_api(self) -> str:
         """Address at which services reach the web API, without a slash at its end; empty: nobody said."""
         return (self.api_public or self.api).rstrip("/")
+
+    @property
+    def console_address(self) -> str:
+        """Address of the console for people, without a slash at its end; empty: nobody said."""
+        return (self.console or self.callback_api).rstrip("/")
 
     @property
     def node_name(self) -> str:

@@ -94,6 +94,8 @@ class Book:
         self.joins: dict[str, Joined] = {}
         self.outs: dict[str, tuple[int, bytes]] = {}
         """Outcome key -> (revision, value), until the loop hands them on; without the value in shards but the first."""
+        self.lapses: set[str] = set()
+        """Jobs whose last run failed; known to the leader of shard 0."""
         self.sessions: set[str] = set()
         self.nodes: dict[str, NodeEntry] = {}
         self.incarnations: dict[str, Presence] = {}
@@ -246,6 +248,8 @@ class Book:
             case ["control"]:
                 self.stopped = _stopped(value)
                 self._fleet_changed()
+            case ["lapse", job]:
+                self.lapses.add(job)
             case ["settled"]:
                 self.settled = _read(Position, value) or Position()
 
@@ -333,6 +337,8 @@ class Book:
             case ["control"]:
                 self.stopped = False
                 self._fleet_changed()
+            case ["lapse", job]:
+                self.lapses.discard(job)
             case ["settled"]:
                 self.settled = Position()
 

@@ -15,16 +15,21 @@ from crony.beat.duties.compaction import Compaction
 from crony.beat.duties.marking import Marking
 from crony.beat.duties.overdue import Overdue
 from crony.beat.duties.pruning import IdemPruning
+from crony.beat.duties.rates import Rates
 from crony.beat.duties.reconcile import reconciling
 from crony.beat.duties.retention import retention
+from crony.beat.duties.sending import Sending
 from crony.beat.duties.settling import Settling
 from crony.beat.duties.zonewatch import ZoneVersions
 from crony.beat.duty import Background, Duty
 from crony.beat.office import Office
+from crony.beat.tails import Tails
+from crony.domain.sealing import Cipher
 from crony.domain.signing import Sealer
 from crony.errors import Halted
 from crony.lifecycle.move import Lead
 from crony.lifecycle.watermark import Watermark
+from crony.notifications.directory import Directory
 from crony.store.db import Database
 
 
@@ -47,15 +52,25 @@ class Household:
         client, keys = office.client, office.keys
         self._undelivered = undelivered
         self._archiver = Archiver(client, lead, database)
-        self.delivery = Delivery(client, lead, database, undelivered).background
+        self.delivery = Delivery(client, lead, database, undelivered, self._alert_put).background
         """Of alerts; it is nudged when one was put."""
-        self._settling = Settling(office, self._archiver, undelivered, self.delivery, term=term)
+        cipher = Cipher(office.settings.secret_key)
+        self.sending = Sending(
+            client, lead, Directory(client, keys, office.webs, cipher), office.clock, undelivered, self.delivery,
+            tail=Tails(database), console=office.settings.console_address,
+        )  # fmt: skip
+        rates = Rates(
+            client, lead, Directory(client, keys, office.webs, cipher), database, undelivered, self.delivery
+        )
+        self._settling = Settling(office, self._archiver, undelivered, self.delivery, rates, term=term)
         self.duties: list[Duty] = [Losses(office, undelivered, self.delivery), self._settling, Overdue(office)]
         marking = Marking(client, lead, watermark, database, halt)
         self.background: list[Background] = [
             self._archiver.background,
             marking.background,
             *([marking.keeping] if marking.keeping is not None else []),
+            self.sending.background,
+            rates.background,
             Compaction(client).background,
             IdemPruning(client, keys, lead).background,
             ZoneVersions(client, lead, office.clock, undelivered).background,
@@ -64,6 +79,10 @@ class Household:
         if database is not None:
             self._reconcile = reconciling(database, client, keys, sealer)
             self.background += [retention(database, office.clock, office.settings.retention_days), self._reconcile]
+
+    def _alert_put(self) -> None:
+        """There may be something to send."""
+        self.sending.background.nudge()
 
     def runs_known_to(self, revision: int) -> None:
         """All news of runs up to this revision is in the book."""
@@ -76,4 +95,9 @@ class Household:
 
     def status(self) -> dict[str, Any]:
         """For logs and people."""
-        return {"archive_backlog": self._archiver.backlog, "alerts_undelivered": self._undelivered.count}
+        return {
+            "archive_backlog": self._archiver.backlog,
+            "alerts_undelivered": self._undelivered.count,
+            "alerts_unsent": self.sending.waiting,
+            "alert_channels_failing": self.sending.failing,
+        }

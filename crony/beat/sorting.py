@@ -33,7 +33,7 @@ class Sorter:
                 return self._run_or_job(run)
             case ["run", "q", _, "c", place] | ["dead", _, place]:
                 return self._run_or_job(_run_at(place))
-            case ["settled"] | ["dead", *_] | ["run", "chain", _]:
+            case ["settled"] | ["dead", *_] | ["run", "chain", _] | ["lapse", _]:
                 return 0
         return ALL  # nodes, sessions, the stop switch; and messages: how many lie in a queue is its load
 

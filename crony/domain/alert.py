@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -61,6 +61,8 @@ class Alert(Record):
     reason: str = ""
     times: int = 1
     """How many alerts it stands for."""
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Destination -> {state, at, said}: to whom it was sent, or why not; empty until that is over."""
 
     def sentence(self) -> str:
         """One line for logs and terminals."""
@@ -204,6 +206,49 @@ def queue_age(run: str, job: str, name: str, since: float, at: float, why: str, 
     )
 
 
+def recovered(run: str, value: bytes) -> Alert | None:
+    """The alert that a run of a job succeeded whose last one had failed; None: `value` is not its final success."""
+    try:
+        told = json.loads(value)
+        if told["kind"] != Kind.SUCCEEDED or not told["final"]:
+            return None
+        return _checked(
+            {
+                "id": f"{AlertKind.RECOVERED}.{run}",
+                "kind": AlertKind.RECOVERED.value,
+                "at": told["ended_at"],
+                "job": told["job"],
+                "name": told["name"],
+                "run": run,
+                "attempt": told["attempt"],
+                "outcome": told["kind"],
+                "node": told.get("node", ""),
+            }
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def failure_rate(rule: str, job: str, name: str, failed: int, ended: int, window: str, at: float) -> Alert:
+    """Too many runs failed, as a rule says; of one job, or (`job` empty) of all that the rule covers."""
+    ident = hashlib.sha256(f"{rule}/{job}/{at}".encode()).hexdigest()[:24]
+    return _checked(
+        {
+            "id": f"{AlertKind.FAILURE_RATE}.{ident}",
+            "kind": AlertKind.FAILURE_RATE.value,
+            "at": at,
+            "job": job,
+            "name": name,
+            "reason": f"{failed} of {ended} runs failed within {window} ({100 * failed // ended} %), says rule {rule}",
+        }
+    )
+
+
+def test(ident: str, who: str, at: float) -> Alert:
+    """Somebody wants to see an alert arrive."""
+    return Alert(f"{AlertKind.TEST}.{ident}", AlertKind.TEST.value, at, reason=f"asked for by {who}")
+
+
 def not_kept(term: int, times: int, at: float) -> Alert:
     """So many alerts of this term found no room."""
     return Alert(
@@ -215,13 +260,13 @@ def not_kept(term: int, times: int, at: float) -> Alert:
     )
 
 
-def read(ident: str, value: bytes, now: float) -> Alert:
+def read(ident: str, value: bytes | Mapping[str, Any], now: float) -> Alert:
     """The alert under `alert/<ident>`, fit for a database; one that cannot be read becomes an alert about that."""
     try:
         told = Alert.read(value)
         return _checked({**told.payload(), "id": ident})
     except (UnknownRecord, ValueError, TypeError):
-        text = value[:600].decode("utf-8", "replace")
+        text = value[:600].decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
         return Alert(_ident(ident), AlertKind.UNREADABLE.value, now, reason=text)
 
 
@@ -230,7 +275,9 @@ def _checked(told: dict[str, Any]) -> Alert:
     values: dict[str, Any] = {}
     for each in fields(Alert):
         value = told.get(each.name, each.default)
-        if each.name == "at":
+        if each.name == "told":
+            value = _results(told.get("told"))
+        elif each.name == "at":
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise TypeError("at is not a time")
             value = min(max(float(value), 0.0), 1e11)
@@ -244,6 +291,17 @@ def _checked(told: dict[str, Any]) -> Alert:
             value = value[:599] + "…"
         values[each.name] = value
     return Alert(**values | {"id": _ident(values["id"]), "kind": values["kind"][:20]})
+
+
+def _results(value: Any) -> dict[str, dict[str, Any]]:
+    """What became of an alert at its destinations; what is none of ours is left out."""
+    if not isinstance(value, dict):
+        return {}
+    return {
+        str(name)[:320]: {"state": str(each["state"])[:20], "at": float(each["at"]), "said": str(each["said"])[:300]}
+        for name, each in list(value.items())[:50]
+        if isinstance(each, dict) and {"state", "at", "said"} <= each.keys() and isinstance(each["at"], int | float)
+    }
 
 
 def _ident(text: str) -> str:

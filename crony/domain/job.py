@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from crony.clock import rfc3339
 from crony.domain.action import check_env, parse_action
 from crony.domain.after import After, parse_after
+from crony.domain.alerting import JobAlert, parse_job_alerts
 from crony.domain.calendar import Calendar
 from crony.domain.callback import Asynchronous, parse_asynchronous
 from crony.domain.check import choice, fields, flag, integer, invisible, join, listing, plain, texts
@@ -38,9 +39,8 @@ PARAMS = 32 * 1024
 _KNOWN = (
     "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "pause_after", "overlap",
     "overlap_limit", "action", "params", "timeout", "retry", "delivery", "on_node_loss", "on_cut", "routing",
-    "priority", "limits", "async", "after", "secrets",
+    "priority", "limits", "async", "after", "secrets", "alerts",
 )  # fmt: skip
-_LATER = ("alerts",)
 _OF_SCHEDULE = ("calendars", *WINDOW)
 OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
 OVERLAP_LIMIT = 100
@@ -134,6 +134,8 @@ class Job:
     """Whose ends it follows; None: nobody's."""
     secrets: tuple[tuple[str, str], ...] = ()
     """What each secret is called in the action, and its name."""
+    alerts: tuple[JobAlert, ...] | None = None
+    """Whom its alerts go to; None: the platform's rules say so."""
 
     @property
     def after_end(self) -> bool:
@@ -167,6 +169,7 @@ class Job:
             "async": self.asynchronous.document() if self.asynchronous else None,
             "after": self.after.document() if self.after else None,
             "secrets": dict(self.secrets),
+            "alerts": None if self.alerts is None else [each.document() for each in self.alerts],
         }
 
     def filled(self, known: Mapping[str, Calendar], parents: Mapping[str, str] | None = None) -> Job:
@@ -195,7 +198,7 @@ def parse(document: Any) -> Job:
     for name in _OF_SCHEDULE:
         if name in data:
             raise Invalid(name, "belongs to a schedule", hint="write it inside `schedule`")
-    given = fields(data, "", _KNOWN, _LATER)
+    given = fields(data, "", _KNOWN)
     for name in ("name", "action"):
         if given.get(name) is None:
             raise Invalid(name, "is missing", hint="every job has a name and an action")
@@ -235,6 +238,7 @@ def parse(document: Any) -> Job:
         asynchronous=asynchronous,
         after=parse_after(given.get("after")),
         secrets=_secrets(given.get("secrets"), action, routing),
+        alerts=parse_job_alerts(given.get("alerts")),
     )
 
 

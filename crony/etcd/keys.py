@@ -215,6 +215,24 @@ class Keys:
         """A notice to deliver; empty: the prefix of all of them."""
         return f"{self.root}alert/{ident}"
 
+    # Not under a prefix between `job/` and `pool/`: leaders follow those, and this is the sending duty's alone.
+
+    def notice(self, ident: str) -> str:
+        """An alert on its way to people; empty: the prefix of all of them."""
+        return f"{self.root}alert.send/{ident}"
+
+    def sender(self, channel: str) -> str:
+        """How a channel does, for people; empty: the prefix of all of them."""
+        return f"{self.root}alert.channel/{channel}"
+
+    def rated(self, rule: str, job: str = "") -> str:
+        """When a rule on failure rates told last, of all its jobs or of one."""
+        return f"{self.root}alert.rate/{rule}/{job}"
+
+    def lapse(self, job: str) -> str:
+        """The last run of a job that ended has failed; empty: the prefix of all of them."""
+        return f"{self.root}lapse/{job}"
+
     # -- plain Celery --------------------------------------------------------------------------
 
     def bind(self, exchange: str) -> str:

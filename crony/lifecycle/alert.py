@@ -1,11 +1,15 @@
-"""Alert (transaction 21): what happened to the platform itself is put once, and deleted when the database has it."""
+"""Alert (transaction 21): what happened to the platform itself is put once, and deleted when the database has it.
+
+Beside each alert lies a notice, deleted when people have been told; see `lifecycle.notify`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crony.domain.alert import Alert, leader_changed
+from crony.domain.notice import notice
 from crony.domain.run import Record
 from crony.domain.shards import Part
 from crony.etcd.keys import Keys
@@ -28,8 +32,15 @@ class LastLeader(Record):
 def tell(keys: Keys, alert: Alert, *, gone: str = "", seen: Mapping[str, int] | None = None) -> Move:
     """Put an alert nobody put before; `gone`: only while this incarnation's session is absent, `seen`: only while the
     records it speaks of are as they were seen."""
-    key = keys.alert(alert.id)
-    return Move({**(seen or {}), key: 0}, gone=frozenset({gone} if gone else ()), puts={key: alert.encode()})
+    absent = {keys.alert(alert.id): 0, keys.notice(alert.id): 0}
+    return Move({**(seen or {}), **absent}, gone=frozenset({gone} if gone else ()), puts=put(keys, alert))
+
+
+def put(keys: Keys, alert: Alert, to: Sequence[str] | None = None) -> dict[str, bytes]:
+    """What an alert is in etcd: one key until the database has it, one until people have been told. `to`: whom;
+    None: as its job and the rules say."""
+    told = notice(alert, list(to) if to is not None else None)
+    return {keys.alert(alert.id): alert.encode(), keys.notice(alert.id): told.encode()}
 
 
 def take_the_lead(
@@ -41,7 +52,7 @@ def take_the_lead(
     puts = {last: LastLeader(name, term).encode()}
     if before is not None and before.name != name and not before.handed_over:
         alert = leader_changed(part, term, name, before.name, at)
-        puts[keys.alert(alert.id)] = alert.encode()
+        puts |= put(keys, alert)
     return Move({last: before_seen}, puts=puts, proof=last)
 
 

@@ -8,6 +8,7 @@ from crony.domain.alert import Alert
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done
 from crony.etcd.keys import Keys
+from crony.lifecycle.alert import put
 from crony.lifecycle.move import Move
 
 
@@ -29,7 +30,7 @@ def note(
     told = {keys.run_in(request): seen for request, seen in (ends or {}).items()}
     puts = {keys.done(job): done.encode()} | {keys.out(skip.run, 0): skip.encode() for skip in skips}
     if alert is not None:
-        puts[keys.alert(alert.id)] = alert.encode()
+        puts |= put(keys, alert)
     seen = {keys.job(job): job_seen, keys.done(job): done_seen, **told}
     return Move(seen, puts=puts, deletes=tuple(told), proof=keys.done(job))
 
@@ -41,6 +42,6 @@ def pass_over(keys: Keys, job: str, *, job_seen: int, done_seen: int, ends: Mapp
 
 
 def forget(keys: Keys, job: str, *, job_seen: int, done_seen: int) -> Move:
-    """Prune a tombstone that is old enough (M4), and its cursor."""
+    """Prune a tombstone that is old enough (M4), its cursor, and the note that its last run failed."""
     seen = {keys.job(job): job_seen, keys.done(job): done_seen}
-    return Move(seen, deletes=tuple(key for key, revision in seen.items() if revision))
+    return Move(seen, deletes=(*(key for key, revision in seen.items() if revision), keys.lapse(job)))

@@ -9,27 +9,36 @@ that follow others, or the records why they do not run: who follows whom is comp
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from crony.domain import gathering, ids
-from crony.domain.alert import Alert, AlertKind, run_failed
+from crony.domain.alert import BAD, Alert, AlertKind, recovered, run_failed
 from crony.domain.chain import End, Graph
 from crony.domain.gathering import Consequence, Gathering
 from crony.domain.outcome import Outcome
 from crony.domain.run import Record, Request, UnknownRecord
 from crony.etcd.keys import Keys
+from crony.lifecycle.alert import put
 from crony.lifecycle.move import Move
 
-MOST_ALERTS = 30
-"""Most alerts put by one settle."""
-MOST_ENDS = 50
+MOST_ALERTS = 15
+"""Most alerts put by one settle; each is two keys, and most change what is known of their job."""
+MOST_ENDS = 35
 """Most awaited ends told by one settle."""
 MOST_WHOLES = 15
 """Most runs of whose parts one settle tells."""
-MOST_WRITES = 95
-"""Most alerts, requests and records of one settle: a transaction has 100 operations."""
+MOST_WRITES = 97
+"""Most puts and deletes of one settle, but for the position and what is put again: a transaction has 100."""
+WRITES = 5
+"""Most of them for one outcome, but for those of jobs that follow."""
 _AWAITED = b'"awaited":true'
+# The first of each in a record of ours is its own. Most outcomes are good, and reading one costs more than this.
+_KIND = re.compile(rb'"kind":"([a-z_]*)"')
+_FINAL = re.compile(rb'"final":(true|false)')
+_ENDED = re.compile(rb'"ended_at":([0-9]{1,11}(?:\.[0-9]{1,9})?)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,16 @@ class Position(Record):
         return (revision, key) <= (self.revision, self.key)
 
 
+class Over(NamedTuple):
+    """A run that ended for good, cancelled ones left out."""
+
+    job: str
+    failed: bool
+    at: float
+    value: bytes
+    """Its outcome."""
+
+
 @dataclass(frozen=True, slots=True)
 class Consequences:
     """What follows from a stretch of outcomes: the position behind them, the failures, and what leaders are told."""
@@ -54,6 +73,10 @@ class Consequences:
     requests: Mapping[str, Request]
     """By request id: at most `MOST_ENDS` awaited ends, whose ids sort as the outcomes do, at most `MOST_WHOLES`
     runs of which parts ended, and runs of jobs that follow others."""
+    lapses: Mapping[str, bool]
+    """Job -> whether its last run failed: the jobs of which that changes."""
+    over: Sequence[Over]
+    """The runs that ended for good, for counting."""
     skips: Sequence[Outcome] = ()
     """Records of jobs that follow others and do not run."""
     gathered: Mapping[str, Gathering | None] = field(default_factory=dict)
@@ -67,11 +90,14 @@ def consequences(
     graph: Graph | None = None,
     gathered: Mapping[str, Gathering] | None = None,
     now: float = 0.0,
+    *,
+    lapsed: Collection[str] = (),
 ) -> Consequences:
     """Go from `position` over `outcomes` (revision, key, value), in order, as far as one transaction can.
 
     `graph`: which jobs follow which (None: no job any), `gathered`: what those that follow several have so far,
-    `now`: when the consequences are drawn.
+    `now`: when the consequences are drawn; `lapsed`: the jobs whose last run failed; one that succeeds then is an
+    alert, too.
 
     The final failure of a part is no alert: that of its run will be, and names it.
     """
@@ -80,24 +106,31 @@ def consequences(
     parts: dict[str, Request] = {}
     chained: list[Consequence] = []
     known, changed = dict(gathered or {}), dict[str, Gathering | None]()
+    lapses: dict[str, bool] = {}
+    over: list[Over] = []
     for revision, key, value in outcomes:
         run = key.removeprefix(keys.outs).split("/")[0]
         whole = ids.whole(run)
+        job = run.split(".")[0]
         alert, end = run_failed(run, value), _ended(run, value)
+        if alert is None and whole == run and lapses.get(job, job in lapsed):
+            alert = recovered(run, value)
         part = _part_ended(run, whole, value, parts.get(whole)) if whole != run else None
         if part is not None and alert is not None and alert.kind == AlertKind.RUN_FAILED:
             alert = None
         follows = _followed(run, value, graph, known, now) if graph is not None else []
-        written = len(alerts) + len(ends) + len(parts) + _writes(chained) + 3
+        written = 2 * len(alerts) + len(lapses) + len(ends) + len(parts) + _writes(chained)
         if (
             (alert is not None and len(alerts) >= MOST_ALERTS)
             or (end is not None and len(ends) >= MOST_ENDS)
             or (part is not None and whole not in parts and len(parts) >= MOST_WHOLES)
-            or (follows and written + _writes(follows) > MOST_WRITES)
+            or written + WRITES + _writes(follows) > MOST_WRITES
         ):
             break
         if alert is not None:
             alerts.setdefault(alert.id, alert)
+            if alert.kind != AlertKind.RUN_HELD:
+                lapses[job] = alert.kind == AlertKind.RUN_FAILED
         if end is not None:
             ends[f"s{revision:016x}.{run}"] = end
         if part is not None:
@@ -111,11 +144,25 @@ def consequences(
                     known[of] = record
                 else:
                     known.pop(of, None)
+        if whole == run and (ended := over_for_good(run, value)) is not None:
+            over.append(ended)
         position = Position(revision, key)
     requests = {**ends, **{f"p{position.revision:016x}.{whole}": told for whole, told in parts.items()}}
     requests |= dict(each.request for each in chained if each.request)
     skips = tuple(each.skip for each in chained if each.skip)
-    return Consequences(position, tuple(alerts.values()), requests, skips, changed)
+    turned = {job: failed for job, failed in lapses.items() if failed != (job in lapsed)}
+    return Consequences(position, tuple(alerts.values()), requests, turned, over, skips, changed)
+
+
+def over_for_good(run: str, value: bytes) -> Over | None:
+    """The end of a run that an outcome is; None: something follows, it was cancelled, skipped or cannot be read."""
+    kind, final, at = _KIND.search(value), _FINAL.search(value), _ENDED.search(value)
+    if kind is None or at is None or final is None or final[1] != b"true":
+        return None
+    failed = kind[1].decode() in BAD
+    if not failed and kind[1] != b"succeeded":
+        return None
+    return Over(run.split(".")[0], failed, float(at[1]), value)
 
 
 def _followed(
@@ -169,21 +216,30 @@ def settle(
     settled_seen: int,
     position: Position,
     alerts: Iterable[Alert] = (),
+    again: Alert | None = None,
     requests: Mapping[str, Request] | None = None,
     skips: Iterable[Outcome] = (),
     chains_seen: int = 0,
     gathered: Mapping[str, tuple[int, Gathering | None]] | None = None,
+    lapses: Mapping[str, bool] | None = None,
 ) -> Move:
     """Advance the position, put the alerts, tell the leaders, ask for what follows; two leaders cannot both.
 
     An alert or a request that is there already is put again: it says the same, and refusing would stop every later one.
-    `chains_seen`: revision up to which it is known which jobs follow which. `gathered`: what becomes of the records of
-    runs that are to follow several others, with the revision seen of each.
+    `again`: an alert that people have been told of already, put because it stands for more now; `chains_seen`: revision
+    up to which it is known which jobs follow which; `gathered`: what becomes of the records of runs that are to follow
+    several others, with the revision seen of each.
     """
-    puts = {keys.settled: position.encode()} | {keys.alert(alert.id): alert.encode() for alert in alerts}
+    puts = {keys.settled: position.encode()}
+    for alert in alerts:
+        puts |= put(keys, alert)
+    if again is not None:
+        puts[keys.alert(again.id)] = again.encode()
     puts |= {keys.run_in(ident): request.encode() for ident, request in (requests or {}).items()}
     puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
-    seen, deletes = {keys.settled: settled_seen, keys.chains: chains_seen}, []
+    puts |= {keys.lapse(job): b"{}" for job, failed in (lapses or {}).items() if failed}
+    deletes = [keys.lapse(job) for job, failed in (lapses or {}).items() if not failed]
+    seen = {keys.settled: settled_seen, keys.chains: chains_seen}
     for run, (known, record) in (gathered or {}).items():
         key = keys.run_chain(run)
         seen[key] = known

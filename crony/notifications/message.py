@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from crony.domain.alert import Alert, AlertKind
 GOOD = frozenset({AlertKind.RECOVERED, AlertKind.TEST})
 TAIL = 2000
 """Most characters of output in a message: its end."""
+_COLOURS = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 LINES = 20
 """Most alerts that a message about many lists."""
 
@@ -172,7 +174,8 @@ def one_line(text: str, most: int) -> str:
 
 def tail_of(text: str) -> str:
     """The end of an output, from the beginning of a line, without control characters but line breaks and tabs."""
-    kept = "".join(char if char.isprintable() or char in "\n\t" else "" for char in text.replace("\r\n", "\n"))
+    bare = _COLOURS.sub("", text.replace("\r\n", "\n"))
+    kept = "".join(char for char in bare if char.isprintable() or char in "\n\t")
     kept = kept.rstrip()
     if len(kept) > TAIL:
         kept = kept[-TAIL:]

@@ -24,8 +24,11 @@ log = logging.getLogger("crony.store.alerts")
 
 BATCH = 200
 """Most alerts of one transaction."""
-_CHANGES = {"times": "CASE WHEN {times} > alerts.times THEN {times} ELSE alerts.times END"}
-"""A row that is there stays; only a count may rise."""
+_CHANGES = {
+    "times": "CASE WHEN {times} > alerts.times THEN {times} ELSE alerts.times END",
+    "told": "COALESCE({told}, alerts.told)",
+}
+"""A row that is there stays; only a count may rise, and whom it was sent to become known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +113,14 @@ def _row(alert: Alert) -> dict[str, Any]:
         "node": alert.node,
         "reason": alert.reason,
         "times": alert.times,
+        "told": alert.told or None,
     }
 
 
 def _alert(row: AlertRow) -> Alert:
     return Alert(
         row.id, row.kind, row.at, row.job_id, row.job_name, row.run_id, row.attempt, row.outcome, row.node, row.reason,
-        row.times,
+        row.times, row.told or {},
     )  # fmt: skip
 
 

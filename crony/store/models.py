@@ -323,6 +323,8 @@ class AlertRow(Base):
     node: Mapped[str] = mapped_column(Words(NAME))
     reason: Mapped[str] = mapped_column(Words(SENTENCE))
     times: Mapped[int]
+    told: Mapped[Any] = mapped_column(Json, nullable=True)
+    """To whom it was sent, or why not; None: that is not over, or it went to nobody."""
     __table_args__ = (
         Index("ix_alerts_sort", "at", "id"),
         Index("ix_alerts_kind", "kind", "at", "id"),

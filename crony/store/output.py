@@ -138,6 +138,15 @@ def read(db: Database, run: str, attempt: int, start: int = 0, *, limit: int = 1
     return Piece(b"".join(parts), place, ended, head.truncated)
 
 
+def tail(db: Database, run: str, attempt: int, most: int) -> tuple[str, bool]:
+    """The last `most` bytes of an attempt's output at most, as text, and whether that is all of it."""
+    head = db.read(lambda session: session.get(OutputRow, (run, attempt)))
+    if head is None:
+        return "", False
+    piece = read(db, run, attempt, max(0, head.size - most), limit=most)
+    return piece.data.decode("utf-8", "replace"), head.final
+
+
 def states(db: Database, run: str) -> list[OutputState]:
     """The attempts of a run that have output, in order."""
     query = select(OutputRow).where(OutputRow.run_id == run).order_by(OutputRow.n)

@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Select, and_, delete, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
+from crony.domain.alert import BAD
+from crony.domain.outcome import Kind
 from crony.domain.run import Trigger
 from crony.errors import NotFound
 from crony.store import cursor as cursors
@@ -156,6 +158,23 @@ def ended(db: Database, runs: Sequence[str]) -> set[str]:
         query = select(RunRow.id).where(RunRow.id.in_(runs[start : start + 500]), RunRow.state == "ended")
         found.update(db.read(lambda session, query=query: session.scalars(query).all()))  # type: ignore[misc]
     return found
+
+
+def ends(db: Database, since: float, most: int) -> list[tuple[str, str, str, bool, float]]:
+    """(run, job, name of the job, failed, when) of whole runs that ended since, cancelled ones left out, newest first.
+
+    A run that began more than a day before `since` may be missing.
+    """
+    bad = [kind.value for kind in BAD]
+    query = (
+        select(RunRow.id, RunRow.job_id, RunRow.job_name, RunRow.outcome, RunRow.ended_at)
+        .where(RunRow.sort_at >= since - 86_400, RunRow.ended_at >= since, RunRow.parent_id.is_(None))
+        .where(RunRow.outcome.in_([*bad, Kind.SUCCEEDED.value]))
+        .order_by(RunRow.sort_at.desc())
+        .limit(most)
+    )
+    found = db.read(lambda session: session.execute(query).all())
+    return [(run, job, name, outcome in bad, at) for run, job, name, outcome, at in found if at is not None]
 
 
 def attempts(db: Database, run: str) -> list[AttemptView]:

@@ -12,11 +12,14 @@ from typing import Any
 from crony.beat.centre import Centre
 from crony.clock import SYSTEM, Clock
 from crony.domain import ids
+from crony.domain.alerting import LiveRule, parse_rule
+from crony.domain.channel import parse_channel, sealed
 from crony.domain.livejob import LiveJob
 from crony.domain.node import ABILITIES, NodeControl, NodeFacts
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.pool import Pool, Slot
 from crony.domain.run import Claim, Done, Envelope, Request, Wait
+from crony.domain.sealing import Cipher, new_secret_key
 from crony.domain.signing import Sealer, new_key, peek
 from crony.etcd.client import Client
 from crony.etcd.errors import EtcdUnavailable, EtcdUnknown
@@ -32,6 +35,8 @@ from crony.transport_etcd import message as wire
 from tests.helpers.wait import until
 
 WEB, CENTRE = new_key(), new_key()
+SECRET_KEY = new_secret_key()
+SECRETS = Cipher([SECRET_KEY])
 ACTION = {"kind": "shell", "command": ["true"]}
 
 
@@ -144,6 +149,7 @@ class Stage:
                 "node_ttl": 3.0,
                 "grace": 0.3,
                 "centre": "one",
+                "secret_key": (SECRET_KEY,),
                 **settings,
             }
         )
@@ -204,6 +210,16 @@ class Stage:
     def pool(self, name: str, limit: int, *, revision: int = 1, deleted: bool = False) -> None:
         """Publish a pool."""
         publish_object(self.client, self.keys, self.web, "pool", Pool(name, limit, revision=revision, deleted=deleted))
+
+    def channel(self, document: Mapping[str, Any], *, revision: int = 1, cipher: Cipher = SECRETS) -> None:
+        """Publish a channel of alerts."""
+        made = sealed(parse_channel(document), cipher, revision=revision)
+        publish_object(self.client, self.keys, self.web, "channel", made)
+
+    def rule(self, *, revision: int = 1, **document: Any) -> None:
+        """Publish an alert rule."""
+        rule = parse_rule(document)
+        publish_object(self.client, self.keys, self.web, "alert-rule", LiveRule(rule.name, rule.document(), revision))
 
     def slots(self) -> dict[str, str]:
         """Taken slots as `<pool>/<number>`, and the runs that hold them."""

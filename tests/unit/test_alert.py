@@ -11,11 +11,11 @@ import pytest
 from crony.domain import alert as alerts
 from crony.domain.alert import Alert
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Record
+from crony.domain.run import Record, Request
 from crony.domain.shards import Part
 from crony.etcd.keys import Keys
-from crony.lifecycle.alert import LastLeader, take_the_lead
-from crony.lifecycle.settle import MOST_ALERTS, Position, consequences, settle
+from crony.lifecycle.alert import LastLeader, put, take_the_lead
+from crony.lifecycle.settle import MOST_ALERTS, MOST_ENDS, MOST_WHOLES, Position, consequences, settle
 from tests.helpers.databases import outcome
 
 KEYS = Keys("n")
@@ -64,21 +64,52 @@ def test_outcomes_nobody_can_read_stop_nothing(value: bytes) -> None:
     assert alerts.run_failed("r", value) is None
 
 
-def test_texts_are_cut_and_thirty_of_the_longest_fit_one_transaction() -> None:
+def test_texts_are_cut_and_as_many_of_the_longest_fit_one_transaction() -> None:
     long = Record.encode(outcome("r", kind="failed", reason="\u8b66" * 5000, name="\u8b66" * 200))
     found = alerts.run_failed("r" * 128, long)
     assert found is not None and len(found.reason) == 600
-    assert len(found.encode()) * MOST_ALERTS < 400 * 1024
+    assert sum(map(len, put(KEYS, found).values())) * MOST_ALERTS < 400 * 1024
 
 
 def test_one_settle_goes_in_order_and_no_further_than_its_alerts() -> None:
     many = [(n, *out(f"r{n:03}", "failed" if n % 2 else "succeeded")) for n in range(1, 101)]
     first = consequences(KEYS, many, Position())
-    assert [alert.run for alert in first.alerts] == [f"r{n:03}" for n in range(1, 60, 2)]
-    assert first.position == Position(60, KEYS.out("r060", 1)), "the success behind the last alert is taken along"
+    assert [alert.run for alert in first.alerts] == [f"r{n:03}" for n in range(1, 30, 2)]
+    assert first.position == Position(30, KEYS.out("r030", 1)), "the success behind the last alert is taken along"
     second = consequences(KEYS, [each for each in many if not first.position.covers(*each[:2])], first.position)
-    assert [alert.run for alert in second.alerts] == [f"r{n:03}" for n in range(61, 101, 2)]
-    assert second.position.revision == 100
+    assert [alert.run for alert in second.alerts] == [f"r{n:03}" for n in range(31, 60, 2)]
+    assert second.position.revision == 60
+
+
+def test_the_worst_settle_fits_one_transaction() -> None:
+    """Every alert changes what is known of its job, and beside them lie as many ends and parts as may be told of."""
+
+    def awaited(n: int) -> tuple[int, str, bytes]:
+        key, value = out(f"j{n}.1.x{n}", "failed" if n % 2 else "succeeded")
+        return n, key, value.replace(b'"awaited":false', b'"awaited":true')
+
+    found = consequences(KEYS, map(awaited, range(1, 200)), Position(), lapsed={f"j{n}" for n in range(0, 200, 2)})
+    parts = {f"p{n}": Request("parts", run=f"r{n}") for n in range(MOST_WHOLES)}
+    assert len(found.alerts) == MOST_ALERTS == len(found.lapses) and {a.kind for a in found.alerts} == {
+        "run_failed", "recovered"}  # fmt: skip
+    over = alerts.not_kept(1, 5, 1.0)
+    ends = {f"s{n}": Request("ended", run=f"r{n}") for n in range(MOST_ENDS)}
+    move = settle(KEYS, settled_seen=1, position=found.position, alerts=found.alerts, again=over,
+                  requests=ends | parts, lapses=found.lapses)  # fmt: skip
+    assert move.operations <= 100
+
+
+def test_a_job_lapses_with_its_failure_and_recovers_with_its_next_success() -> None:
+    def ends(*kinds: str) -> list[tuple[int, str, bytes]]:
+        return [(n, *out(f"j.1.x{n}", kind)) for n, kind in enumerate(kinds, 1)]
+
+    found = consequences(KEYS, ends("succeeded", "failed", "cancelled", "succeeded", "succeeded"), Position())
+    assert [alert.kind for alert in found.alerts] == ["run_failed", "recovered"] and not found.lapses
+    found = consequences(KEYS, ends("succeeded"), Position(), lapsed={"j"})
+    assert [alert.id for alert in found.alerts] == ["recovered.j.1.x1"] and found.lapses == {"j": False}
+    found = consequences(KEYS, ends("succeeded", "failed"), Position(), lapsed={"j"})
+    assert [alert.kind for alert in found.alerts] == ["recovered", "run_failed"] and not found.lapses
+    assert [(end.job, end.failed) for end in found.over] == [("j", False), ("j", True)]
 
 
 def test_an_attempt_and_the_end_of_one_run_are_one_alert() -> None:
@@ -86,7 +117,7 @@ def test_an_attempt_and_the_end_of_one_run_are_one_alert() -> None:
     found = consequences(KEYS, both, Position())
     assert [alert.id for alert in found.alerts] == ["run_failed.r"] and found.position.revision == 2
     move = settle(KEYS, settled_seen=7, position=found.position, alerts=found.alerts)
-    assert set(move.puts) == {KEYS.settled, KEYS.alert("run_failed.r")}
+    assert set(move.puts) == {KEYS.settled, KEYS.alert("run_failed.r"), KEYS.notice("run_failed.r")}
     assert move.seen == {KEYS.settled: 7, KEYS.chains: 0}
 
 
@@ -95,7 +126,8 @@ def test_who_leads_is_noted_and_only_a_change_is_told() -> None:
         return set(take_the_lead(KEYS, Part(), name="b", term=9, before=before, before_seen=3, at=1.0).puts)
 
     assert puts(None) == puts(LastLeader("b", 5)) == {KEYS.last_leader(0)}
-    assert puts(LastLeader("a", 5)) == {KEYS.last_leader(0), KEYS.alert("leader_changed.0.9")}
+    assert puts(LastLeader("a", 5)) == {
+        KEYS.last_leader(0), KEYS.alert("leader_changed.0.9"), KEYS.notice("leader_changed.0.9")}  # fmt: skip
     assert puts(LastLeader("a", 5, handed_over=True)) == {KEYS.last_leader(0)}
 
 

@@ -86,6 +86,7 @@ FULL = {
     "secrets": {"TOKEN": "billing-token"},
     "async": {"deadline": "2h", "heartbeat": "5m"},
     "after": {"on": "failure", "of": 1, "jobs": ["billing/open-day", "每天"], "within": "6h"},
+    "alerts": [{"on": ["failed", "recovered"], "to": ["feishu-ops", "ops@example.org"]}],
 }
 
 
@@ -130,6 +131,7 @@ def test_defaults() -> None:
         "async": None,
         "after": None,
         "secrets": {},
+        "alerts": None,
     }  # fmt: skip
     assert parse(document).document() == document
 
@@ -235,7 +237,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(limits=["pool:A b"]), "limits[0]", "is not the name of a pool"),
     (job(limits=["pool:a", "pool:a"]), "limits[1]", "is given twice"),
     (job(limits=[f"pool:{n}" for n in range(9)]), "limits", "at most 8"),
-    (job(alerts=[]), "alerts", "is not available yet"),
+    (job(alerts=[{"on": ["late"], "to": ["ops"]}]), "alerts[0].on[0]", "is not available yet"),
     (job(pause_after={"failures": 3}), "pause_after", "must be a whole number"),
     (job(delivery="twice"), "delivery", "must be one of at_least_once, at_most_once"),
     (job(on_node_loss="ignore"), "on_node_loss", "must be one of rerun, fail, hold"),
@@ -293,6 +295,14 @@ REFUSED: list[tuple[Any, str, str]] = [
     (grpc(**{"async": True}), "action.async", "needs to know until when"),
     (grpc(method=None, handler="x", **{"async": True}), "action.async", "goes with `method` only"),
     (http(**{"async": True}), "action.async", "is not a known field"),
+    (job(alerts={"on": ["failed"]}), "alerts", "must be a list"),
+    (job(alerts=[{"on": ["failed"]}]), "alerts[0].to", "must be a list"),
+    (job(alerts=[{"on": [], "to": ["ops"]}]), "alerts[0].on", "is empty"),
+    (job(alerts=[{"on": ["failed"], "to": []}]), "alerts[0].to", "is empty"),
+    (job(alerts=[{"on": ["node_lost"], "to": ["ops"]}]), "alerts[0].on[0]", "must be one of"),
+    (job(alerts=[{"on": ["failed"], "to": ["a@b\r\nBcc: c@d.e"]}]), "alerts[0].to[0]", "is not an e-mail address"),
+    (job(alerts=[{"on": ["failed"], "to": ["Ops"]}]), "alerts[0].to[0]", "is not the name of a channel"),
+    (job(alerts=[{"on": ["failed"], "to": ["ops", "ops"]}]), "alerts[0].to[1]", "is given twice"),
     (job(**{"async": True}), "async", "must be a mapping"),
     (job(**{"async": {}}), "async.deadline", "is missing"),
     (job(**{"async": {"deadline": "500ms"}}), "async.deadline", "must be between 1s and 30d"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Callable
 
 from crony.beat.commit import Step, Verdict
 from crony.beat.duty import Background
@@ -139,14 +140,23 @@ class Losses:
 class Delivery:
     """Writes alerts to the database, then deletes their keys. In a thread of its own: nothing waits for it."""
 
-    def __init__(self, client: Client, lead: Lead, database: Database | None, undelivered: Undelivered) -> None:
-        """`database`: None: alerts stay in etcd, and are said in the log."""
+    def __init__(
+        self,
+        client: Client,
+        lead: Lead,
+        database: Database | None,
+        undelivered: Undelivered,
+        heard: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`database`: None: alerts stay in etcd, and are said in the log; `heard`: called first, whenever it works."""
+        self._heard = heard
         self._client, self._lead, self._database, self._undelivered = client, lead, database, undelivered
         self._said: set[str] = set()
         """Alerts logged by this leader that are still in etcd."""
         self.background = Background("alerts", EVERY, self._work)
 
     def _work(self) -> None:
+        self._heard()
         prefix = self._lead.keys.alert("")
         while not self.background.stopping:
             page = self._client.range(prefix, prefix_end(prefix), limit=LIMIT)
@@ -168,6 +178,8 @@ class Delivery:
         """One line for each alert, also while the database is away. A leader that takes over may say it again."""
         if kv.key not in self._said:
             self._said.add(kv.key)
+            if alert.told:
+                return  # it was said when it came; this is what became of it
             log.warning("alert: %s", alert.sentence())
 
     def _delete(self, found: list[tuple[KV, Alert]]) -> bool:

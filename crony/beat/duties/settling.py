@@ -1,7 +1,8 @@
 """Settling: outcomes have their consequences in revision order, then go to the archiver (transaction 16).
 
-The consequences, for now: a run that failed for good is an alert, the leader of a job is told of an awaited end
-and of parts of runs that ended, and jobs that follow others are asked to run, or it is recorded why they do not.
+The consequences: a run that failed for good is an alert, so is the first that succeeds after it; the leader of a job is
+told of an awaited end and of parts of runs that ended; jobs that follow others are asked to run, or it is recorded why
+they do not; and ends are counted for the rules on failure rates.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from heapq import nsmallest
 from crony.beat.commit import Step, Verdict
 from crony.beat.duties.alerts import Undelivered
 from crony.beat.duties.archiver import Archiver, Item
+from crony.beat.duties.rates import Rates
 from crony.beat.duty import Background
 from crony.beat.office import Office
 from crony.domain.alert import not_kept
@@ -31,9 +33,16 @@ class Settling:
     """The duty on `settled`."""
 
     def __init__(
-        self, office: Office, archiver: Archiver, undelivered: Undelivered, delivery: Background, *, term: int
+        self,
+        office: Office,
+        archiver: Archiver,
+        undelivered: Undelivered,
+        delivery: Background,
+        rates: Rates,
+        *,
+        term: int,
     ) -> None:
-        self._office, self._archiver = office, archiver
+        self._office, self._archiver, self._rates = office, archiver, rates
         self._undelivered, self._delivery, self._term = undelivered, delivery, term
         self._not_kept = 0
         """Alerts of this term that found no room."""
@@ -62,7 +71,10 @@ class Settling:
         due = nsmallest(MOST, (each for each in known if not settled.covers(*each)))
         if due:
             told = ((seen, key, outs[key][1]) for seen, key in due)
-            found = consequences(office.keys, told, settled, office.book.graph, self._gathered(), office.wall())
+            book, gathered = office.book, self._gathered()
+            found = consequences(
+                office.keys, told, settled, book.graph, gathered, office.wall(), lapsed=book.lapses
+            )
             if len(due) == MOST or not found.position.covers(*due[-1]):
                 office.book.news.outs, self._next = True, mono
             self._send(found)
@@ -74,23 +86,28 @@ class Settling:
         """Put them, alerts as far as there is room; the others are counted in one of their own."""
         office, room, alerts = self._office, self._undelivered.room, list(found.alerts)
         kept, more = alerts[:room], len(alerts[room:])
-        told = [*kept, not_kept(self._term, self._not_kept + more, office.wall())] if more else kept
+        over = not_kept(self._term, self._not_kept + more, office.wall()) if more else None
+        told = [*kept, over] if over is not None and not self._not_kept else kept
         self._busy = True
         move = settle(
             office.keys,
             settled_seen=office.book.seen(office.keys.settled),
             position=found.position,
             alerts=told,
+            again=over if self._not_kept else None,
             requests=found.requests,
             skips=found.skips,
             chains_seen=office.book.seen(office.keys.chains),
             gathered={
                 run: (office.book.seen(office.keys.run_chain(run)), record) for run, record in found.gathered.items()
             },
+            lapses=found.lapses,
         )
 
         def settled(verdict: Verdict) -> None:
-            if verdict is Verdict.DONE and told:
+            if verdict is Verdict.DONE:
+                self._rates.ended(found.over)
+            if verdict is Verdict.DONE and (told or more):
                 self._undelivered.more(len(kept))
                 office.counts["alerts"] += len(kept)
                 if more and not self._not_kept:
