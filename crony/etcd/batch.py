@@ -43,15 +43,16 @@ class Batcher:
         outer: Callable[[], list[Compare]] | None = None,
         limit: int = 60,
         linger: float = 0.0,
+        company: Callable[[], int] | None = None,
         name: str = "crony-batch",
     ) -> None:
         """`outer`: compares that must hold for the whole request; `limit`: most transactions in one;
-        `linger`: seconds to wait for company.
+        `linger`: seconds to wait for company, and `company` how many may come: with so many it goes at once.
         """
         if not 1 <= limit <= 100:
             raise BadRequest("the limit of a batch must be between 1 and 100")
         self._client, self._outer = client, outer
-        self._limit, self._linger, self.name = limit, linger, name
+        self._limit, self._linger, self._company, self.name = limit, linger, company, name
         self._reset()
 
     def _reset(self) -> None:
@@ -106,9 +107,9 @@ class Batcher:
                     if self._closed:
                         return
                     self._condition.wait()
-                if self._linger and len(self._items) < self._limit and not self._closed:
+                if self._linger and not self._closed:
                     until = time.monotonic() + self._linger
-                    while len(self._items) < self._limit and not self._closed and until > time.monotonic():
+                    while len(self._items) < self._enough() and not self._closed and until > time.monotonic():
                         self._condition.wait(until - time.monotonic())
             outer: list[Compare] = []
             problem: Exception | None = None
@@ -123,6 +124,9 @@ class Batcher:
                 _fail(batch, problem)
             elif batch:
                 self._send(batch, outer)
+
+    def _enough(self) -> int:
+        return self._limit if self._company is None else min(self._limit, self._company())
 
     def _take(self, outer: int) -> list[_Item]:
         """The next transactions that may share a request; the others keep their order."""

@@ -16,7 +16,7 @@ from celery.worker import state
 from crony.errors import Conflict, Forbidden, Halted, Invalid
 from crony.tasks.run import NAME
 from crony.transport_etcd import hooks
-from crony.workers import ending
+from crony.workers import ending, executor
 from crony.workers.letting_go import LettingGo
 from crony.workers.liveness import Liveness
 from crony.workers.process import Process, current
@@ -106,6 +106,7 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _join(self, c: Any) -> None:
         process = current()
+        process.under_way = lambda: executor.STARTS.under_way
         live = Liveness(process, capacity=lambda: capacity(c.pool), running=running)
         if c.hub is not None:
             live.on_stop = lambda: c.hub.call_soon(_nothing)  # a signal alone does not end the loop's waiting

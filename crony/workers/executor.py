@@ -56,6 +56,11 @@ class Starts:
         with self._lock:
             self._begun.discard(held)
 
+    @property
+    def under_way(self) -> int:
+        """How many have begun and are not over."""
+        return len(self._begun)
+
     def withdraw(self, held: Held) -> bool:
         """It shall not begin; False when it has."""
         with self._lock:

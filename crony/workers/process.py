@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 NOTICEABLE = 2.0
 """Difference of clocks, in seconds, from which on etcd's counts. Centres with more than that do not lead."""
+TOGETHER = 0.005
+"""Seconds an end waits for those of other attempts under way: a request costs more than what is in it."""
 
 
 class Process:
@@ -34,6 +36,8 @@ class Process:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(settings.namespace)
+        self.under_way: Callable[[], int] = lambda: 1
+        """How many attempts are under way in this process."""
         self._lock = threading.RLock()
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
@@ -68,7 +72,10 @@ class Process:
         """Carry out a transaction; those of several threads at a time share a request."""
         if threading.current_thread() is threading.main_thread():
             return self.client.txn(txn)
-        batcher: Batcher = self._once("_batcher", lambda: Batcher(self.client, name="crony-ends"))
+        batcher: Batcher = self._once(
+            "_batcher",
+            lambda: Batcher(self.client, linger=TOGETHER, company=lambda: self.under_way(), name="crony-ends"),
+        )
         return batcher.submit(txn).result()
 
     @cached_property
