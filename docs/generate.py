@@ -55,7 +55,8 @@ RFC 3339 with offset; unknown fields and parameters are refused. The machine-rea
 `/api/v1/openapi.json`.
 
 - **Who you are**: `Authorization: Bearer TOKEN` (`crony token create`), or a signed-in session with its CSRF token.
-  Scopes: `viewer` reads, `operator` also runs, pauses and cancels, `admin` also defines jobs, `node` only sends output.
+  Scopes: `viewer` reads, `operator` also runs, pauses and cancels, `admin` also defines jobs, `node` only sends output,
+  `service` only registers instances of the service whose name its token bears.
 - **Errors** are problem documents (RFC 9457): `type`, `title`, `status`, `detail`, and where
   it helps `field` and `hint`. 401 who are you, 403 you may not, 404 not there, 409 somebody was first, 412 changed
   since you read it, 422 wrong input, 503 a dependency is away and nothing was done.

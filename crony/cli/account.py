@@ -38,11 +38,14 @@ def token() -> None:
 
 @token.command()
 @click.argument("name")
-@click.option("--scope", type=click.Choice(["viewer", "operator", "admin", "node"]), required=True)
+@click.option("--scope", type=click.Choice(["viewer", "operator", "admin", "node", "service"]), required=True)
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it works (default: until revoked).")
 @output_option
 def create(name: str, scope: str, days: int | None, form: str) -> None:
-    """Make a token and print it; it is shown this once. A node needs the scope `node`."""
+    """Make a token and print it; it is shown this once. A node needs the scope `node`.
+
+    A service needs the scope `service`, and the token its name: `billing`, or `billing/anything`.
+    """
     from crony.store.accounts import create_token
 
     secret, view = create_token(

@@ -21,6 +21,7 @@ COMMANDS = {
     "backfill": ("crony.cli.backfill:backfill", "backfills: list, get, cancel"),
     "schedule": ("crony.cli.schedule:schedule", "schedules: explain"),
     "node": ("crony.cli.node:node", "nodes: list, set"),
+    "service": ("crony.cli.service:service", "services that jobs call by name: list, register, deregister"),
     "calendar": ("crony.cli.calendar:calendar", "calendars: list, show, apply, delete"),
     "pool": ("crony.cli.pool:pool", "limits that jobs share: set, list, get, delete"),
     "secret": ("crony.cli.secret:secret", "what jobs are given and nobody sees: set, list, delete, rotate"),

@@ -8,21 +8,27 @@ from typing import Any
 
 from crony.domain import template
 from crony.domain.check import fields, flag, join, texts
-from crony.domain.http_action import HOST, check_file, check_headers, check_url
+from crony.domain.http_action import HOST, check_address, check_file, check_headers, service_name
 from crony.errors import Invalid
 
-_KNOWN = ("kind", "address", "handler", "method", "request", "metadata", "tls", "async")
-_ADDRESS = re.compile(r"(?:\[[^\]/@]+\]|[^:/@\[\]]+):[0-9]{1,5}")
+_KNOWN = ("kind", "address", "service", "handler", "method", "request", "metadata", "tls", "async")
 _METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*/[A-Za-z_][A-Za-z0-9_]*")
 _KEY = re.compile(r"[0-9a-z_.-]{1,128}")
 
 
 def parse_grpc(value: Any, field: str, params: Collection[str] = ()) -> dict[str, Any]:
     """The action with defaults filled in. `params`: names of the job's parameters. Raises `Invalid`."""
-    given = fields(value, field, _KNOWN, ("service",))
-    if given.get("address") is None:
-        raise Invalid(f"{field}.address", "is missing", hint="write host:port")
-    action: dict[str, Any] = {"kind": "grpc", "address": check_address(given["address"], f"{field}.address")}
+    given = fields(value, field, _KNOWN)
+    address, service = given.get("address"), given.get("service")
+    if (address is None) == (service is None):
+        have = "neither" if service is None else "both"
+        hint = "write address: host:port, or service: the name of one that registers itself"
+        raise Invalid(f"{field}.address", f"needs exactly one of address and service; it has {have}", hint=hint)
+    action: dict[str, Any] = {"kind": "grpc"}
+    if service is not None:
+        action["service"] = service_name(service, f"{field}.service")
+    else:
+        action["address"] = check_address(address, f"{field}.address")
     handler, method = given.get("handler"), given.get("method")
     if (handler is None) == (method is None):
         have = "neither" if handler is None else "both"
@@ -48,15 +54,6 @@ def parse_grpc(value: Any, field: str, params: Collection[str] = ()) -> dict[str
             f"{field}.async", "goes with `method` only", hint="remove it: a handler says itself when it accepts"
         )
     return action
-
-
-def check_address(value: Any, field: str) -> str:
-    """`host:port` of a service. Raises `Invalid` naming `field`."""
-    address = texts(value, field, most=300)
-    if not _ADDRESS.fullmatch(address):
-        raise Invalid(field, "is not host:port", hint="write billing.internal:50051, without a scheme or path")
-    check_url(f"http://{address}/", field)
-    return address
 
 
 def _metadata(value: Any, field: str) -> dict[str, str]:

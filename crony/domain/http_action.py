@@ -21,6 +21,8 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,20}")
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
+_SERVICE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_ADDRESS = re.compile(r"(?:\[[^\]/@]+\]|[^:/@\[\]]+):[0-9]{1,5}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
 _OURS = frozenset(
@@ -30,22 +32,21 @@ _OURS = frozenset(
     }
 )  # fmt: skip
 _KNOWN = (
-    "kind", "method", "url", "headers", "body", "json", "expect_status", "expect_body", "verify_tls", "ca",
-    "client_cert", "redirects",
+    "kind", "method", "url", "service", "path", "headers", "body", "json", "expect_status", "expect_body",
+    "verify_tls", "ca", "client_cert", "redirects",
 )  # fmt: skip
 
 
 def parse_http(value: Any, field: str, params: Collection[str] = ()) -> dict[str, Any]:
     """The action with defaults filled in. `params`: names of the job's parameters. Raises `Invalid`."""
-    given = fields(value, field, _KNOWN, ("service",))
+    given = fields(value, field, _KNOWN)
     body, json_body = given.get("body"), given.get("json")
     if body is not None and json_body is not None:
         raise Invalid(f"{field}.json", "cannot stand beside `body`", hint="keep one of the two")
-    if "url" not in given:
-        raise Invalid(f"{field}.url", "is missing", hint="write https://host/path")
+    where = _where(given, field, params)
     method = given.get("method") or ("GET" if body is None and json_body is None else "POST")
     method = choice(method.upper() if isinstance(method, str) else method, f"{field}.method", _METHODS)
-    action: dict[str, Any] = {"kind": "http", "method": method, "url": _url(given["url"], f"{field}.url", params)}
+    action: dict[str, Any] = {"kind": "http", "method": method, **where}
     action["headers"] = check_headers(given.get("headers"), f"{field}.headers")
     template.check(action["headers"], f"{field}.headers", params, also=template.is_secret)
     if body is not None:
@@ -66,6 +67,43 @@ def parse_http(value: Any, field: str, params: Collection[str] = ()) -> dict[str
     if given.get("redirects"):
         action["redirects"] = integer(given["redirects"], f"{field}.redirects", 0, REDIRECTS)
     return action
+
+
+def _where(given: Mapping[str, Any], field: str, params: Collection[str]) -> dict[str, str]:
+    """A URL, or a service that registers itself and a path there."""
+    url, service = given.get("url"), given.get("service")
+    if service is None and url is None:
+        raise Invalid(f"{field}.url", "is missing", hint="write https://host/path, or service: name and path: /path")
+    if service is None:
+        if given.get("path") is not None:
+            raise Invalid(f"{field}.path", "goes with `service` only", hint="write it into `url`")
+        return {"url": _url(url, f"{field}.url", params)}
+    if url is not None:
+        raise Invalid(f"{field}.url", "cannot stand beside `service`", hint="write path: /path")
+    path = given.get("path", "/")
+    if not isinstance(path, str) or not path.startswith("/") or path.startswith("//"):
+        raise Invalid(f"{field}.path", "must begin with one slash", hint="write /jobs/close-day")
+    try:
+        _url(f"http://service{path}", f"{field}.path", params)
+    except Invalid as error:
+        raise Invalid(f"{field}.path", error.problem, hint=error.hint) from None
+    return {"service": service_name(service, f"{field}.service"), "path": path}
+
+
+def service_name(value: Any, field: str = "service") -> str:
+    """A service's name. Raises `Invalid`."""
+    if not isinstance(value, str) or not _SERVICE.fullmatch(value):
+        raise Invalid(field, "is not the name of a service", hint="use a-z, 0-9 and . _ -, at most 63 characters")
+    return value
+
+
+def check_address(value: Any, field: str) -> str:
+    """`host:port` of a service. Raises `Invalid` naming `field`."""
+    address = texts(value, field, most=300)
+    if not _ADDRESS.fullmatch(address):
+        raise Invalid(field, "is not host:port", hint="write billing.internal:50051, without a scheme or path")
+    check_url(f"http://{address}/", field)
+    return address
 
 
 def _url(value: Any, field: str, params: Collection[str]) -> str:

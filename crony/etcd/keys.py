@@ -137,6 +137,17 @@ class Keys:
         """Order to a node about a claimed run: cancel. Lives until the run ends."""
         return f"{self.root}cmd/{encode(node)}/{run}"
 
+    # -- services ----------------------------------------------------------------------------
+
+    @property
+    def services(self) -> str:
+        """Prefix of the instances of all services."""
+        return f"{self.root}svc/"
+
+    def svc(self, service: str, instance: str = "") -> str:
+        """An instance of a service (leased), or the prefix of all of them."""
+        return f"{self.services}{encode(service)}/{encode(instance)}"
+
     # -- runs: all under one prefix, so that one watch stream shows each transaction whole --
 
     @property

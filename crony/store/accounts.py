@@ -27,15 +27,16 @@ from crony.store.types import clean
 
 
 class Role(StrEnum):
-    """What a user or token may do; each includes the one after it, but NODE only ingests output."""
+    """What a user or token may do; each includes the one after it, but NODE only ingests, SERVICE only registers."""
 
     ADMIN = "admin"
     OPERATOR = "operator"
     VIEWER = "viewer"
     NODE = "node"
+    SERVICE = "service"
 
 
-_RANK = {Role.ADMIN: 3, Role.OPERATOR: 2, Role.VIEWER: 1, Role.NODE: 0}
+_RANK = {Role.ADMIN: 3, Role.OPERATOR: 2, Role.VIEWER: 1, Role.NODE: 0, Role.SERVICE: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,15 @@ class Principal:
     role: Role
 
     def may(self, role: Role | str) -> bool:
-        """Whether this includes the rights of `role`. A node token is good for ingest only; admins do that too."""
+        """Whether this includes the rights of `role`. A node token is good for ingest only; admins do that too. One
+        of a service registers instances only; operators do that too.
+        """
         needed = Role(role)
+        if needed is Role.SERVICE:
+            return self.role in (Role.SERVICE, Role.OPERATOR, Role.ADMIN)
         if needed is Role.NODE:
             return self.role in (Role.NODE, Role.ADMIN)
-        return self.role is not Role.NODE and _RANK[self.role] >= _RANK[needed]
+        return self.role not in (Role.NODE, Role.SERVICE) and _RANK[self.role] >= _RANK[needed]
 
     @property
     def actor(self) -> str:
@@ -311,8 +316,8 @@ def _role(role: Role | str, *, node: bool) -> Role:
         found = Role(role)
     except ValueError:
         raise Invalid("role", "must be one of " + ", ".join(Role)) from None
-    if found is Role.NODE and not node:
-        raise Invalid("role", "node is for tokens of nodes, not for people")
+    if found in (Role.NODE, Role.SERVICE) and not node:
+        raise Invalid("role", f"{found} is for tokens of {found}s, not for people")
     return found
 
 

@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from crony.clock import SYSTEM
 from crony.domain.callback import BadToken, Token
+from crony.domain.service import is_secret
 from crony.errors import CronyError, Forbidden, Unavailable
 from crony.store import accounts, signin
 from crony.store.accounts import Principal, Role
@@ -45,6 +46,9 @@ class Need(StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
     NODE = "node"
+    SERVICE = "service"
+    INSTANCE = "instance"
+    """The secret that an instance of a service was given when it registered."""
     ATTEMPT = "attempt"
     """The token of the attempt that the path names: for its callee, who is nobody else."""
 
@@ -63,7 +67,7 @@ class Identity:
 
     @property
     def role(self) -> str:
-        """admin, operator, viewer or node."""
+        """admin, operator, viewer, node or service."""
         return self.principal.role.value
 
     @property
@@ -187,12 +191,30 @@ class NeedsAttempt(Needs):
         return None
 
 
+class NeedsInstance(Needs):
+    """Dependency of an instance's signs of life: a secret that may be one. Whose it is, is told by its record."""
+
+    def __init__(self) -> None:
+        super().__init__(Need.INSTANCE)
+
+    async def __call__(self, request: Request) -> Identity | None:
+        """None; the secret is in `request.state.secret`. Asks nobody, so that it works with the database away."""
+        request.state.identity = None
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not is_secret(text.strip()):
+            raise NotSignedIn("Not the secret of this instance", hint="send `Authorization: Bearer <secret>`")
+        request.state.secret = text.strip()
+        return None
+
+
 PUBLIC = Needs(Need.PUBLIC)
 ANYBODY = Needs(Need.ANYBODY)
 VIEWER = Needs(Need.VIEWER)
 OPERATOR = Needs(Need.OPERATOR)
 ADMIN = Needs(Need.ADMIN)
 NODE = Needs(Need.NODE)
+SERVICE = Needs(Need.SERVICE)
+INSTANCE = NeedsInstance()
 ATTEMPT = NeedsAttempt()
 
 

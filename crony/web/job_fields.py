@@ -46,7 +46,7 @@ _PATHS = (
     (r"action\.json.*", "body"),
     (r"action\.(env|headers|args|kwargs)\b.*", r"\1"),
     (r"action\.tls\.(ca|client_cert|server_name)", r"rpc_\1"),
-    (r"action\.(address|handler|request|metadata|tls|async)\b.*", r"rpc_\1"),
+    (r"action\.(address|service|handler|request|metadata|tls|async)\b.*", r"rpc_\1"),
     (r"retry\.(\w+)", r"retry_\1"),
     (r"async\.(\w+)", r"async_\1"),
     (r"misfire\.(\w+)", r"misfire_\1"),
@@ -66,6 +66,8 @@ def field_of(error: Invalid, values: Mapping[str, str]) -> str:
             name = match.expand(field)
             if name == "cron" and values.get("schedule_kind") in ("every", "at"):
                 return values["schedule_kind"]
+            if name == "rpc_service":
+                return "rpc_address"
             if name == "method" and values.get("action_kind") == "grpc":
                 return "rpc_method"
             if name == "command" and values.get("shell_mode") == "script":
@@ -271,7 +273,8 @@ def _http(values: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _grpc(values: Mapping[str, str]) -> dict[str, Any]:
-    made: dict[str, Any] = {"kind": "grpc", "address": values["rpc_address"].strip()}
+    where = values["rpc_address"].strip()
+    made: dict[str, Any] = {"kind": "grpc", "address" if ":" in where or not where else "service": where}
     made[values["rpc_kind"]] = values[f"rpc_{values['rpc_kind']}"].strip()
     if values["rpc_request"].strip():
         made["request"] = _json(values, "rpc_request", dict)
@@ -305,7 +308,7 @@ def _action_fields(values: dict[str, str], action: Mapping[str, Any]) -> None:
         values["env"] = "\n".join(f"{key}={value}" for key, value in action["env"].items())
         values["cwd"], values["stdin"] = action.get("cwd", ""), action.get("stdin", "")
     elif action["kind"] == "http":
-        values["method"], values["url"] = action["method"], action["url"]
+        values["method"], values["url"] = action["method"], action.get("url", "")
         values["headers"] = "\n".join(f"{key}: {value}" for key, value in action["headers"].items())
         values["body_kind"] = "json" if "json" in action else "text" if "body" in action else "none"
         values["body"] = _text(action["json"]) if "json" in action else action.get("body", "")
@@ -313,7 +316,8 @@ def _action_fields(values: dict[str, str], action: Mapping[str, Any]) -> None:
         values["verify_tls"] = _flag(action["verify_tls"])
     elif action["kind"] == "grpc":
         tls = action["tls"] or {}
-        values["rpc_address"], values["rpc_kind"] = action["address"], "handler" if "handler" in action else "method"
+        values["rpc_address"] = action.get("address") or action["service"]
+        values["rpc_kind"] = "handler" if "handler" in action else "method"
         values["rpc_method"], values["rpc_handler"] = action.get("method", ""), action.get("handler", "")
         values["rpc_request"] = _text(action["request"]) if action["request"] else ""
         values["rpc_metadata"] = "\n".join(f"{key}: {value}" for key, value in action["metadata"].items())

@@ -243,10 +243,11 @@ def test_tokens_end_and_follow_their_owner(db: Database) -> None:
 @pytest.mark.parametrize(
     ("role", "may"),
     [
-        ("admin", {"admin", "operator", "viewer", "node"}),
-        ("operator", {"operator", "viewer"}),
+        ("admin", {"admin", "operator", "viewer", "node", "service"}),
+        ("operator", {"operator", "viewer", "service"}),
         ("viewer", {"viewer"}),
         ("node", {"node"}),
+        ("service", {"service"}),
     ],
 )
 def test_what_roles_may(role: str, may: set[str]) -> None:

@@ -57,11 +57,11 @@ def test_strangers_get_nothing(app: FastAPI, anonymous: TestClient) -> None:
 
 
 def test_each_role_gets_its_routes_and_no_other(app: FastAPI, api_as: Callable[[str], Api]) -> None:
-    clients = {scope: api_as(scope) for scope in ("viewer", "operator", "admin", "node")}
+    clients = {scope: api_as(scope) for scope in ("viewer", "operator", "admin", "node", "service")}
     for path, methods, need in routes_of(app):
         if not path.startswith("/api/v1/") or need is None or need in (Need.PUBLIC, Need.ANYBODY):
             continue
-        if need is Need.ATTEMPT:  # no role: only the attempt's own token (see test_callbacks)
+        if need in (Need.ATTEMPT, Need.INSTANCE):  # no role: only their own secret (test_callbacks, test_services)
             for method in methods:
                 path_ = filled(path).removeprefix("/api/v1/")
                 assert {api(method, path_).status_code for api in clients.values()} == {401}
@@ -69,8 +69,10 @@ def test_each_role_gets_its_routes_and_no_other(app: FastAPI, api_as: Callable[[
         for scope, api in clients.items():
             if need is Need.NODE:
                 allowed = scope in ("node", "admin")
+            elif need is Need.SERVICE:
+                allowed = scope in ("service", "operator", "admin")
             else:
-                allowed = scope != "node" and RANK[scope] >= RANK[need.value]
+                allowed = scope not in ("node", "service") and RANK[scope] >= RANK[need.value]
             for method in methods:
                 answer = api(method, filled(path).removeprefix("/api/v1/"))
                 assert (answer.status_code == 403) is not allowed, (method, path, scope, answer.text)

@@ -265,6 +265,7 @@ class TestJobForm:
             {"action": {"kind": "http", "url": "http://a/", "expect_status": [200, 404]}},
             {"action": {"kind": "grpc", "address": "a:1", "method": "b.C/D", "metadata": {"k": "v"}}},
             {"action": {"kind": "grpc", "address": "a:1", "handler": "x", "tls": {"ca": "b.pem"}, "request": {}}},
+            {"action": {"kind": "grpc", "service": "billing", "handler": "x"}},
             {"async": {"deadline": "1h"}, "action": {"kind": "grpc", "address": "a:1", "method": "C/D", "async": True}},
             {"action": {"kind": "http", "url": "https://a/", "body": "text", "headers": {"Accept": "*/*"}}},
             {"action": {"kind": "http", "url": "https://a/", "verify_tls": False}},

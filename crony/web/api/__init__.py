@@ -17,6 +17,7 @@ from crony.web.api import (
     nodes,
     pools,
     secrets,
+    services,
     tokens,
 )
 from crony.web.api import runs as run_routes
@@ -36,6 +37,7 @@ for _part in (
     pools.router,
     secrets.router,
     nodes.router,
+    services.router,
     centres.router,
     tokens.router,
     ingest.router,

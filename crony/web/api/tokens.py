@@ -23,7 +23,7 @@ class NewToken(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    scope: Literal["admin", "operator", "viewer", "node"]
+    scope: Literal["admin", "operator", "viewer", "node", "service"]
     days: Annotated[int, Field(ge=1, le=3650)] | None = None
     """How long it works; null: until revoked."""
 

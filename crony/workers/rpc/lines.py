@@ -45,8 +45,12 @@ class NotSent(Exception):
     """The call provably did not leave; the text says why."""
 
 
-class Unreached(NotSent):
-    """Because nobody was there."""
+class Absent(NotSent):
+    """Because nobody is there who takes calls: another instance may do it."""
+
+
+class Unreached(Absent):
+    """Because nobody answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class Line:
             status = answer.status
             if status not in (answer.SERVING, answer.UNKNOWN):
                 name = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
-                raise NotSent(f"the service's health check says {name}")
+                raise Absent(f"the service's health check says {name}")
             self.hear()
             return
 

@@ -12,14 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 from crony.domain import template
 from crony.domain.outcome import Kind
+from crony.errors import Unavailable
 from crony.workers import calling
 from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.reach import Unreachable, addresses
 from crony.workers.rpc import contract, reflection
 from crony.workers.rpc.library import grpc
-from crony.workers.rpc.lines import MESSAGE_LIMIT, PATIENCE, Call, Line, Lines, NotSent, Place, Unreached, told, usable
+from crony.workers.rpc.lines import (
+    MESSAGE_LIMIT,
+    PATIENCE,
+    Absent,
+    Call,
+    Line,
+    Lines,
+    NotSent,
+    Place,
+    Unreached,
+    told,
+    usable,
+)
 from crony.workers.runners.http_request import facts_of, in_header
 from crony.workers.runners.http_wire import tls_of
+from crony.workers.services import NoInstance, first_that_is_there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +75,31 @@ def run(attempt: Attempt) -> Verdict:
 
 def _exchange(attempt: Attempt, call: Call) -> Verdict:
     usable()
+    action, process = attempt.envelope.action, attempt.process
+    if "service" not in action:
+        return _over(attempt, call, str(action["address"]))
+    try:
+        return first_that_is_there(
+            process, str(action["service"]), ("grpc",), lambda there: _at(attempt, call, there.address), Absent
+        )
+    except (NoInstance, Unavailable) as error:
+        raise NotSent(str(error)) from None
+
+
+def _at(attempt: Attempt, call: Call, address: str) -> Verdict:
+    attempt.output.text(f"gRPC to {address}")
+    try:
+        return _over(attempt, call, address)
+    except Absent as error:
+        if attempt.cancelled or not attempt.left:
+            raise NotSent(str(error)) from None
+        attempt.output.text(f"{address}: {error}")
+        raise
+
+
+def _over(attempt: Attempt, call: Call, address: str) -> Verdict:
     lines: Lines = attempt.process.own("grpc_lines", Lines)
-    places = _places(attempt, call)
+    places = _places(attempt, call, address)
     while True:
         with lines.line(places[0]) as line:
             try:
@@ -77,18 +114,18 @@ def _exchange(attempt: Attempt, call: Call) -> Verdict:
                 places = places if line.useful else places[1:]
 
 
-def _places(attempt: Attempt, call: Call) -> list[Place]:
+def _places(attempt: Attempt, call: Call, address: str) -> list[Place]:
     """Where to call: the addresses of the family that the resolver prefers, then those of the other one."""
     action, process = attempt.envelope.action, attempt.process
-    host, _, port = str(action["address"]).rpartition(":")
+    host, _, port = address.rpartition(":")
     host, tls = host.strip("[]"), action.get("tls")
     try:
         found = addresses(host, process.targets, lambda ready: call.wait(ready, min(PATIENCE, attempt.left)))
     except Unreachable as error:
-        raise NotSent(str(error)) from None
+        raise Absent(str(error)) from None
     families: dict[bool, list[str]] = {}
-    for address in found:
-        families.setdefault(":" in address, []).append(address)
+    for each in found:
+        families.setdefault(":" in each, []).append(each)
     ca, client, server_name = b"", b"", ""
     if tls is not None:
         server_name = str(tls.get("server_name") or "")

@@ -16,13 +16,14 @@ from urllib3.response import BaseHTTPResponse
 
 from crony.domain.outcome import Kind
 from crony.domain.template import Unfilled
-from crony.errors import Invalid
+from crony.errors import Invalid, Unavailable
 from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.reach import Unreachable, addresses
 from crony.workers.runners import http_answer
 from crony.workers.runners.http_answer import BODY_LIMIT
 from crony.workers.runners.http_request import NotFollowed, Request, build, redirected
 from crony.workers.runners.http_wire import IDLE, LONGEST_IDLE, Broken, Connection, Connections, Wire, tls_of
+from crony.workers.services import NoInstance, first_that_is_there
 
 ACCEPTED_STATUS = 202
 """The service has the work and will say later how it went, if the job waits for that."""
@@ -42,10 +43,36 @@ def run(attempt: Attempt) -> Verdict:
         attempt.on_cancel(None)
 
 
+class _NotSent(Exception):
+    """The request provably did not leave; what that means unless somebody else can take it."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
 def _judged(attempt: Attempt, wire: Wire) -> Verdict:
+    action = attempt.envelope.action
+    try:
+        if "service" not in action:
+            return _called(attempt, wire)
+        return first_that_is_there(
+            attempt.process,
+            str(action["service"]),
+            ("http", "https"),
+            lambda there: _called(attempt, wire, f"{there.protocol}://{there.address}"),
+            _NotSent,
+        )
+    except _NotSent as error:
+        return error.verdict
+    except (NoInstance, Unavailable) as error:
+        return Verdict(Kind.FAILED, f"the request was not sent: {error}")
+
+
+def _called(attempt: Attempt, wire: Wire, origin: str = "") -> Verdict:
     began = time.monotonic()
     try:
-        request = build(attempt)
+        request = build(attempt, origin)
     except (Unfilled, Invalid) as error:
         return Verdict(Kind.FAILED, f"the request could not be made: {error}")
     try:
@@ -56,8 +83,9 @@ def _judged(attempt: Attempt, wire: Wire) -> Verdict:
         return _broken_off(attempt, wire)
     except Unreachable as error:
         attempt.output.text(f"{request.method} {request.shown}: {error}")
-        sent = "after a redirect, " if wire.sent else ""
-        return Verdict(Kind.FAILED, f"{sent}the request was not sent: {error}")
+        if wire.sent:
+            return Verdict(Kind.FAILED, f"after a redirect, the request was not sent: {error}")
+        raise _NotSent(Verdict(Kind.FAILED, f"the request was not sent: {error}")) from None
     except _LOST as error:
         if wire.aborted:
             return _broken_off(attempt, wire)
@@ -65,7 +93,7 @@ def _judged(attempt: Attempt, wire: Wire) -> Verdict:
         attempt.output.text(f"{request.method} {request.shown}: {told}")
         if wire.sent:
             return Verdict(Kind.UNKNOWN, f"the answer was lost after sending: {told}")
-        return Verdict(Kind.FAILED, f"the request could not be sent: {told}")
+        raise _NotSent(Verdict(Kind.FAILED, f"the request could not be sent: {told}")) from None
     return _verdict(attempt, answer, time.monotonic() - began)
 
 

@@ -56,8 +56,8 @@ class Request:
         return f"{self.scheme}://{_authority(self)}{self.target.partition('?')[0]}"
 
 
-def build(attempt: Attempt) -> Request:
-    """The request of an attempt. Raises `Unfilled`, `Invalid`."""
+def build(attempt: Attempt, origin: str = "") -> Request:
+    """The request of an attempt; `origin`: of the service's instance that it goes to. Raises `Unfilled`, `Invalid`."""
     action, told = attempt.envelope.action, attempt.envelope
     facts = facts_of(told, attempt.secrets)
     method = str(action.get("method") or "GET").upper()
@@ -68,7 +68,7 @@ def build(attempt: Attempt) -> Request:
         if str(name).lower() not in reserved:
             headers[str(name)] = template.fill(str(text), facts, in_header)
     query, body = _content(attempt, method, facts, headers)
-    url = fill_url(str(action["url"]), facts)
+    url = fill_url(f"{origin}{action['path']}" if origin else str(action["url"]), facts)
     if query:
         url += ("&" if "?" in url else "?") + urlencode(query)
     made = _addressed(url, Request(method, "", "", 0, "", headers | ours, body))
@@ -149,7 +149,7 @@ def _content(
 ) -> tuple[list[tuple[str, str]], bytes | None]:
     """Query and body. Parameters that no text names go into a JSON object, are it without a body, else the query."""
     action = attempt.envelope.action
-    texts = [action.get(name) for name in ("url", "headers", "body", "json")]
+    texts = [action.get(name) for name in ("url", "path", "headers", "body", "json")]
     used = {name.removeprefix("params.") for name in template.names(texts) if name.startswith("params.")}
     free = {name: value for name, value in attempt.envelope.params.items() if name not in used}
     query = [(name, as_text(value)) for name, value in free.items() if value is not None]
