@@ -68,6 +68,8 @@ def _answer(request: Request, error: Exception) -> Response:
     path = request.scope["path"]
     if isinstance(found, NotTheirs):
         log.warning("a call to %s came with a token that is not that attempt's", path)
+    if found.status == 503:
+        request.app.state.web.health()  # a web that nobody else asks finds out by this that etcd was recovered
     answer = _chosen(request, path, found)
     if isinstance(error, HTTPException) and error.headers:
         answer.headers.update({key.lower(): value for key, value in error.headers.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crony.domain.mark import Mark, Seen
+from crony.errors import Halted
 from crony.etcd.client import Client
 from crony.store import marks
 from crony.web.wiring import Web
@@ -33,4 +34,15 @@ def test_a_restored_etcd_is_said_and_not_used(web: Web, api: Api, browser: Brows
     assert browser.get("/readyz").text == "ready\n"
     until(lambda: "crony recover" not in browser.get("/jobs").text, 10, "what was read before to be forgotten")
     assert api("PUT", "control", json={"stop": True}).status_code == 200
+    plain.close()
+
+
+def test_a_web_that_only_programs_call_goes_on_after_a_recovery_too(web: Web, api: Api) -> None:
+    plain = Client(web.settings.etcd_endpoints)
+    plain.put(web.keys.mark, Mark(0, "now", 1.0).encode())
+    web.health()
+    web.client.halt(Halted("etcd's data went back in time"))  # found out by a call, nobody looks at pages
+    assert api("PUT", "control", json={"stop": True}).status_code == 503
+    plain.put(web.keys.mark, Mark(1, "recovered", 1.0).encode())
+    until(lambda: api("PUT", "control", json={"stop": True}).status_code == 200, 20, "it to go on", every=0.2)
     plain.close()
