@@ -313,7 +313,7 @@ class Platform:
             known = {row["id"] for row in self.runs()} | {
                 row["run"] for row in self.call("GET", "skips", limit=200)["items"]
             }
-            return outs <= known
+            return {out for out in outs if out.count(".") == 2} <= known  # parts are shown with their whole run
 
         until(done, timeout, "outcomes to be archived")
 

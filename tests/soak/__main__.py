@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from tests.helpers import folders
@@ -29,6 +30,7 @@ def main() -> int:
     asked.add_argument("--seed", type=int, help="the seed of the first round (default: drawn)")
     asked.add_argument("--only", action="append", choices=list(FAULTS), help="draw from these faults only")
     asked.add_argument("--small", action="store_true", help="the small world that `make test` runs")
+    asked.add_argument("--restore", choices=["copy", "wipe"], help="every round ends with a restored etcd, recovered")
     asked.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()), help="where a history is kept")
     asked.add_argument("--check", type=Path, metavar="FILE", help="judge a kept history again, run nothing")
     told = asked.parse_args()
@@ -42,6 +44,7 @@ def main() -> int:
     while time.monotonic() < deadline:
         rounds += 1
         shape = SMALL if told.small else Shape.of(seed)
+        shape = replace(shape, restore=told.restore, members=1) if told.restore else shape
         seconds = min(told.round, max(20.0, deadline - time.monotonic()))
         with tempfile.TemporaryDirectory(dir=folders.quick()) as folder:
             print(f"round {rounds}, seed {seed}: {shape}", flush=True)

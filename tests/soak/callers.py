@@ -6,11 +6,12 @@ import contextlib
 import random
 import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import requests
 
-from tests.soak.cast import Document, changed, passing
+from tests.soak.cast import CALENDAR, Document, changed, passing, quiet
 
 if TYPE_CHECKING:
     from tests.soak.world import World
@@ -28,16 +29,22 @@ WEIGHTS = {
     "cancel": 3,
     "stop": 1,
     "decide": 2,
+    "backfill": 2,
+    "unfill": 1,
+    "calendar": 2,
 }
-HAND = ("hand/quick", "hand/long", "hand/alone", "hand/fails", "hand/only-n1", "hand/python")
+HAND = (
+    "hand/parts",
+    "hand/quick", "hand/long", "hand/alone", "hand/fails", "hand/only-n1", "hand/python")
 
 
 class Desk:
     """REST calls whose answers (or their absence) are written down."""
 
-    def __init__(self, world: World, *, timeout: float = 8.0) -> None:
-        """`timeout`: seconds after which a caller gives up waiting."""
+    def __init__(self, world: World, *, timeout: float = 8.0, port: int = 0) -> None:
+        """`timeout`: seconds after which a caller gives up waiting; `port`: of another web than the first."""
         self._world, self._timeout = world, timeout
+        self._api = f"http://127.0.0.1:{port}" if port else world.crony.api
         self._http = requests.Session()
         self._http.trust_env = False
         self._http.headers["Authorization"] = f"Bearer {world.crony.token}"
@@ -48,7 +55,7 @@ class Desk:
         headers = facts.pop("headers", {})
         status, told, error = 0, {}, ""
         try:
-            url = f"{self._world.crony.api}/api/v1/{path}"
+            url = f"{self._api}/api/v1/{path}"
             answer = self._http.request(method, url, json=body, headers=headers, timeout=self._timeout)
             status = answer.status_code
             if answer.content and "json" in answer.headers.get("content-type", ""):
@@ -60,6 +67,8 @@ class Desk:
         kept = {name: told[name] for name in ("revision", "run", "created") if name in told}
         if what == "create" and "id" in told:
             facts["job"] = told["id"]
+        if what == "backfill" and "id" in told:
+            facts["backfill"] = told["id"]
         self._world.journal.note(
             "op", what=what, status=status, sent=sent, answered=time.time(), error=error, **facts, **kept
         )
@@ -77,6 +86,7 @@ class Callers(threading.Thread):
         self._mine: dict[str, Document] = {}
         self._paused: set[str] = set()
         self._runs: list[str] = []
+        self._fills: list[str] = []
         self._keys: list[tuple[str, str]] = []
         self._made = 0
         self._done = threading.Event()
@@ -125,6 +135,28 @@ class Callers(threading.Thread):
         if self._runs:
             run = self._rng.choice(self._runs)
             self._desk.call("cancel", "POST", f"runs/{run}:cancel", job=run.split(".")[0])
+
+    def _do_backfill(self) -> None:
+        """A period of the last minute once more."""
+        job = self._cast[self._rng.choice(("fill/again", "fill/once"))]
+        start = int(time.time()) - self._rng.randint(20, 60)
+        body = {
+            "from": _text(start), "to": _text(start + self._rng.randint(6, 16)),
+            "parallel": self._rng.randint(1, 3), "order": self._rng.choice(["oldest", "newest"]),
+        }  # fmt: skip
+        _, told = self._desk.call("backfill", "POST", f"jobs/{job['id']}:backfill", body, job=job["id"])
+        if told.get("id"):
+            self._fills = [*self._fills[-3:], told["id"]]
+
+    def _do_unfill(self) -> None:
+        """Stop a backfill, and perhaps what runs of it."""
+        if self._fills:
+            ident, running = self._rng.choice(self._fills), self._rng.random() < 0.5
+            self._desk.call("unfill", "POST", f"backfills/{ident}:cancel", {"running": running}, job="")
+
+    def _do_calendar(self) -> None:
+        """Other seconds in which some jobs are not due; they are published anew."""
+        self._desk.call("calendar", "PUT", f"calendars/{CALENDAR}", quiet(self._rng, time.time()), job="")
 
     def _do_decide(self) -> None:
         """Let runs go on, or end them, that are on hold."""
@@ -215,12 +247,16 @@ class Callers(threading.Thread):
                 return
 
 
-def decide(desk: Desk, rng: random.Random) -> int:
-    """Decide about every run that is on hold; how many there were."""
+def _text(second: float) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()
+
+
+def decide(desk: Desk, rng: random.Random, *, release: float = 0.7) -> int:
+    """Decide about every run that is on hold; how many there were. `release`: how often one is let go on."""
     _, told = desk.call("look", "GET", "runs?state=waiting&limit=200", job="")
     held = [run for run in told.get("items", ()) if str(run["reason"]).startswith("hold")]
     for run in held:
-        if rng.random() < 0.7:
+        if rng.random() < release:
             desk.call("release", "POST", f"runs/{run['id']}:release", job=run["job"])
         else:
             desk.call("cancel", "POST", f"runs/{run['id']}:cancel", job=run["job"])

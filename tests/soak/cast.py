@@ -24,8 +24,21 @@ def marking(name: str, marks: Path, *, between: str = ":", code: int = 0, **more
     return {"name": name, "action": {"kind": "shell", "script": script}, "tags": ["marks"], "timeout": "60s", **more}
 
 
-def cast(rng: random.Random, marks: Path, change: int, zones: list[str]) -> list[Document]:
-    """What is there from the beginning. `change`: when the clocks of our own zones change."""
+POOLS = ({"name": "few", "limit": 2}, {"name": "one", "limit": 1})
+CALENDAR = "quiet"
+"""Its periods are changed by callers while jobs keep to it."""
+
+
+def quiet(rng: random.Random, now: float) -> Document:
+    """The calendar, saved now: some seconds soon, in which jobs that keep out of it are not due."""
+    begin = int(now) + rng.randint(2, 12)
+    times = [datetime.fromtimestamp(at, UTC).isoformat() for at in (begin, begin + rng.randint(2, 9))]
+    return {"name": CALENDAR, "periods": [{"start": times[0], "end": times[1]}]}
+
+
+def cast(rng: random.Random, marks: Path, change: int, zones: list[str], callee: str) -> list[Document]:
+    """What is there from the beginning. `change`: when the clocks of our own zones change; `callee`: where a service
+    is called that answers later."""
 
     def job(name: str, schedule: Any, **more: Any) -> Document:
         return marking(name, marks, schedule=schedule, **{"retry": RETRY, **more})
@@ -55,6 +68,22 @@ def cast(rng: random.Random, marks: Path, change: int, zones: list[str]) -> list
         job("cut/stop", {"every": "8s"}, overlap="allow", misfire=NO_LIMIT, between="sleep 3", on_cut="stop"),
         job("queue/any", {"every": "3s"}, overlap="allow", misfire=NO_LIMIT, routing={"strategy": "any"}),
         job("delay/after-end", {"every": "3s", "after": "end"}, overlap="skip", misfire=NO_LIMIT, between="sleep 1"),
+        job("pool/few", {"every": "2s"}, overlap="allow", misfire=NO_LIMIT, between="sleep 1", limits=["pool:few"]),
+        job("pool/both", {"every": "5s"}, overlap="allow", misfire=NO_LIMIT, between=nap,
+            limits=["pool:few", "pool:one"], priority=5),
+        job("parts/three", {"every": "6s"}, overlap="skip", misfire=NO_LIMIT, between=nap, routing={"parts": 3}),
+        job("parts/all", {"every": "9s"}, overlap="allow", misfire=NO_LIMIT, between=nap,
+            routing={"strategy": "broadcast"}),
+        job("parts/once", {"every": "10s"}, overlap="allow", misfire=NO_LIMIT, between="sleep 1",
+            delivery="at_most_once", retry={"max": 0}, routing={"parts": 2}),
+        job("fill/again", {"every": "2s"}, overlap="allow", misfire=NO_LIMIT, between=nap),
+        job("fill/once", {"every": "3s"}, overlap="allow", misfire=NO_LIMIT, delivery="at_most_once", retry={"max": 0}),
+        job("keeps/out", {"every": "2s", "calendars": {"exclude": [CALENDAR]}}, overlap="allow", misfire=NO_LIMIT),
+        job("keeps/in", cron6("*/2 * * * * *") | {"calendars": {"include": [CALENDAR]}}, overlap="allow",
+            misfire=NO_LIMIT),
+        {"name": "later/often", "schedule": {"every": "3s"}, "overlap": "allow", "misfire": NO_LIMIT,
+         "action": {"kind": "http", "method": "POST", "url": callee}, "async": {"deadline": "6s"},
+         "retry": {"max": 1, "delay": "0s"}},
         job("fails/sometimes", {"every": "7s"}, overlap="allow", misfire=NO_LIMIT, code=0,
             between="[ $((CRONY_ATTEMPT % 2)) = 0 ] || exit 3", retry={"max": 1, "delay": "1s"}),
     ]  # fmt: skip
@@ -70,6 +99,7 @@ def cast(rng: random.Random, marks: Path, change: int, zones: list[str]) -> list
         marking("hand/long", marks, overlap="allow", retry=RETRY, between="sleep 4"),
         marking("hand/alone", marks, overlap="skip", retry=RETRY, between="sleep 1"),
         marking("hand/fails", marks, overlap="allow", code=3, retry={"max": 1, "delay": "0s"}),
+        marking("hand/parts", marks, overlap="allow", retry=RETRY, between="sleep 1", routing={"parts": 3}),
         marking("hand/only-n1", marks, overlap="allow", retry=RETRY, routing={"labels": {"name": "n1"}}),
         {"name": "hand/python", "action": {"kind": "python", "task": "tests.soak.tasks.harmless"}, "overlap": "allow"},
         {"name": "hand/poison", "action": {"kind": "python", "task": "tests.soak.tasks.poison"}, "overlap": "allow",

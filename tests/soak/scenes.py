@@ -5,6 +5,7 @@ Each scene returns the job (or run) that shows it. They run in one world, one af
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
@@ -24,14 +25,15 @@ class Stage:
 
     def __init__(self, world: World) -> None:
         self.world, self.desk = world, Desk(world, timeout=30)
-        self._made = 0
+        self._made = itertools.count(1)
+        self.port2 = 0
+        """Where the second web listens."""
 
     def job(self, **more: Any) -> str:
         """A job that writes what it does; its id."""
-        self._made += 1
         fields = {"overlap": "allow", "misfire": NO_LIMIT, "retry": RETRY, "routing": {"labels": {"name": "n1"}}}
         fields |= more
-        document = marking(f"scene/{self._made}", self.world.crony.marks, **fields)
+        document = marking(f"scene/{next(self._made)}", self.world.crony.marks, **fields)
         status, told = self.desk.call("create", "POST", "jobs", document)
         assert status == 201, told
         return str(told["id"])
@@ -150,17 +152,18 @@ def revoked(stage: Stage, name: str) -> str:
     return run
 
 
-def saved_slowly(stage: Stage) -> str:
-    """A save takes its time from the database to etcd, and a later one overtakes it."""
+def saved_slowly(stage: Stage, web: str = "web", port: int = 0) -> str:
+    """A save takes its time from the database to etcd, and a later one overtakes it, both by this web."""
     world, keys = stage.world, stage.world.keys
     job = stage.job()
-    for proxy in world.links("web"):
+    for proxy in world.links(web):
         proxy.delayed = 0
         proxy.delay_about(keys.job(job), 2.0, also='{"p":')
-    slow = threading.Thread(target=stage.desk.call, args=("pause", "POST", f"jobs/{job}:pause"), kwargs={"job": job})
+    paused, resumed = Desk(world, timeout=30, port=port), Desk(world, timeout=30, port=port)
+    slow = threading.Thread(target=paused.call, args=("pause", "POST", f"jobs/{job}:pause"), kwargs={"job": job})
     slow.start()
-    until(lambda: any(proxy.delayed for proxy in world.links("web")), 10, "the save to be held")
-    Desk(world, timeout=30).call("resume", "POST", f"jobs/{job}:resume", job=job)
+    until(lambda: any(proxy.delayed for proxy in world.links(web)), 10, "the save to be held")
+    resumed.call("resume", "POST", f"jobs/{job}:resume", job=job)
     slow.join(30)
     world.wait(1.5)
     return job

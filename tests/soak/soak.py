@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from tests.helpers.wait import until
 from tests.soak import closing
 from tests.soak.callers import Callers, Desk, polled
-from tests.soak.cast import cast
+from tests.soak.cast import CALENDAR, POOLS, Document, cast, quiet
 from tests.soak.faults import Director
 from tests.soak.world import World, world
 
@@ -30,7 +31,7 @@ class Shape:
     zones: int = 2
     shards: int = 1
     restore: str = ""
-    """How it ends: orderly, or with etcd restored (`copy`, `wipe`)."""
+    """Whether etcd is restored before the end (`copy`, `wipe`), and recovered by `crony recover`."""
     ttl: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -76,8 +77,7 @@ def soak(seed: int, seconds: float, shape: Shape, folder: Path, **options: Any) 
                 raise error
         if shape.restore:
             closing.restore(made, wipe=shape.restore == "wipe")
-        else:
-            closing.end(made)
+        closing.end(made)
         return made.journal.path, director.made
 
 
@@ -92,8 +92,17 @@ def begin(made: World, shape: Shape) -> None:
     made.crony.await_nodes(*(f"n{number + 1}" for number in range(len(shape.nodes))))
     desk = Desk(made, timeout=60)
     names = made.rng.sample([zone.name for zone in made.zones], shape.zones)
-    for document in cast(made.rng, made.crony.marks, made.change, names):
-        status, told = desk.call("create", "POST", "jobs", document)
+    for pool in POOLS:
+        status, told = desk.call("pool", "PUT", f"pools/{pool['name']}", pool, job="")
+        assert status == 200, (pool, status, told)
+    status, told = desk.call("calendar", "PUT", f"calendars/{CALENDAR}", quiet(made.rng, time.time()), job="")
+    assert status == 200, (status, told)
+
+    def create(document: Document) -> None:
+        status, told = Desk(made, timeout=60).call("create", "POST", "jobs", document)
         assert status == 201, (document["name"], status, told)
         made.jobs[document["name"]] = told
+
+    with ThreadPoolExecutor(closing.AT_ONCE) as several:
+        list(several.map(create, cast(made.rng, made.crony.marks, made.change, names, made.callee.url)))
     made.begin()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.soak.judge import History, judged, report, rules
@@ -11,6 +11,19 @@ from tests.soak.judge import History, judged, report, rules
 T0 = 1_800_000_000
 """A full minute, when every history begins."""
 JOB, RUN, PLACE = "j1", f"j1.1.{T0 + 10}", f"90000000000000001.j1.1.{T0 + 10}"
+
+BAD: dict[str, list[Callable[[], Tale]]] = {}
+"""Rule -> histories that break it."""
+
+
+def breaks(rule: str) -> Callable[[Callable[[], Tale]], Callable[[], Tale]]:
+    """A history that breaks this rule."""
+
+    def register(tell: Callable[[], Tale]) -> Callable[[], Tale]:
+        BAD.setdefault(rule, []).append(tell)
+        return tell
+
+    return register
 
 
 class Tale:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.tale import JOB, PLACE, RUN, T0, Tale, asked, message, skip, wait
+from tests.soak import groups
+from tests.soak.tale import BAD, JOB, PLACE, RUN, T0, Tale, asked, breaks, message, skip, wait
 
 
 def test_a_job_that_never_fired_keeps_the_second_of_its_h_to_itself() -> None:
@@ -30,19 +31,6 @@ def test_a_sound_history_has_no_findings() -> None:
     tale.step({}, "session/i1", "node/n1")
     tale.end(skips=[[f"j1.1.{T0 + 20}", 1]])
     assert not tale.found()
-
-
-BAD: dict[str, list[Callable[[], Tale]]] = {}
-
-
-def breaks(rule: str) -> Callable[[Callable[[], Tale]], Callable[[], Tale]]:
-    """A history that breaks this rule."""
-
-    def register(tell: Callable[[], Tale]) -> Callable[[], Tale]:
-        BAD.setdefault(rule, []).append(tell)
-        return tell
-
-    return register
 
 
 def fired() -> Tale:
@@ -623,6 +611,11 @@ def passed_by() -> Tale:
     tale.step({"run/out/j1.1.mb/end": {"kind": "refused", "final": True}}, "run/in/q2")
     tale.step({}, after=5)
     return tale
+
+
+@pytest.mark.parametrize("tell", groups.GOOD, ids=lambda tell: tell.__name__)
+def test_sound_histories_of_parts_pools_backfills_and_callees(tell: Callable[[], Tale]) -> None:
+    assert not tell().found()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.helpers.mariadb import MariaServer
 from tests.helpers.platform import Platform, Process
 from tests.helpers.proxy import Proxy
 from tests.soak import zones
+from tests.soak.callee import Callee
 from tests.soak.record import Journal, Recorder
 
 T = TypeVar("T")
@@ -115,6 +116,8 @@ class World:
         self.jobs: dict[str, dict[str, Any]] = {}
         """The cast as it was created, by name."""
         self.crowd = self._marks = 0
+        self.recovered = False
+        """Whether etcd was restored, and `crony recover` run."""
         self._library = faketime() if stepped else ""
         self._stack = contextlib.ExitStack()
         self._hands = self._stack.enter_context(ThreadPoolExecutor(1, "hands"))
@@ -138,6 +141,7 @@ class World:
         for zone in self.zones:
             self.journal.note("zone", name=zone.name, tzif=base64.b64encode(zone.tzif()).decode())
         self.recorder = Recorder(self.endpoints, self.journal)
+        self.callee = self._stack.enter_context(Callee(self))
         self.crony = Behind(
             folder, self.endpoints, url, leader_ttl=leader_ttl, node_ttl=node_ttl, grace=grace,
             namespace=self.namespace, imports=TASKS, extra={"CRONY_SHARDS": str(shards)},
@@ -180,9 +184,10 @@ class World:
         node = self.do(lambda: self.crony.node(name, pool=pool, concurrency=concurrency, CRONY_NODE_LABELS=labels))
         self._began(node)
 
-    def web(self, name: str = "web") -> None:
-        """Start a web, and wait until it answers."""
-        self._began(self.do(lambda: self.crony.web(name)))
+    def web(self, name: str = "web", port: int = 0) -> int:
+        """Start a web, and wait until it answers; its port, the first one's unless told otherwise."""
+        self._began(self.do(lambda: self.crony.web(name, port)))
+        return port or self.crony.port
 
     def _began(self, process: Process) -> None:
         with self._lock:

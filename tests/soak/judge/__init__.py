@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tests.soak.judge.backfills import Backfills
 from tests.soak.judge.bounds import Bounds
 from tests.soak.judge.closing import Closing
 from tests.soak.judge.delays import Delays
 from tests.soak.judge.fires import Fires
+from tests.soak.judge.later import Later
 from tests.soak.judge.order import Order, Shape, Witness
+from tests.soak.judge.parts import Parts
+from tests.soak.judge.pools import Pools
 from tests.soak.judge.reading import Finding, History, Judge, State
+from tests.soak.judge.recovered import Recovered
 from tests.soak.judge.runs import Dispatches, Fences, Places
 from tests.soak.judge.told import Answers
 from tests.soak.judge.work import Work
@@ -22,9 +27,11 @@ from tests.soak.judge.work import Work
 def judged(history: History) -> list[Finding]:
     """Every broken rule of a history."""
     fires = Fires(history)
+    bounds = Bounds(history, fires)
     judges: list[Judge] = [
         Witness(history), Places(history), Fences(history), Dispatches(history), fires, Work(history), Order(history),
-        Shape(history), Answers(history), Closing(history), Bounds(history, fires), Delays(history, fires),
+        Shape(history), Answers(history), Closing(history), bounds, Delays(history, fires),
+        Parts(history), Pools(history), Backfills(history), Later(history, bounds), Recovered(history, fires),
     ]  # fmt: skip
     state = State()
     for step in history.steps:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -172,6 +173,36 @@ def timelines(history: History) -> dict[str, Timeline]:
 
 def fires(schedule: Told, after: int, until: int, zones: dict[str, str]) -> Iterator[int]:
     """Instants of a schedule in `after` < t <= `until`, whatever shifts it."""
+    found = _instants_of(schedule, after, until, zones)
+    calendars = schedule.get("calendars")
+    if not calendars:
+        return found
+    where = _zone(str(schedule.get("timezone", "UTC")), zones.get(str(schedule.get("timezone")), ""))
+    return (second for second in found if _open(calendars, second, where))
+
+
+def _open(calendars: Told, second: int, where: tzinfo) -> bool:
+    """Whether calendars (of whole days, and of periods) let an instant through; none of ours moves fires."""
+    include, exclude = calendars.get("include") or [], calendars.get("exclude") or []
+    inside = not include or any(_has(each, second, where) for each in include)
+    return inside and not any(_has(each, second, where) for each in exclude)
+
+
+def _has(calendar: Told, second: int, where: tzinfo) -> bool:
+    moment = datetime.fromtimestamp(second, UTC).astimezone(where)
+    day, name = moment.date().isoformat(), moment.strftime("%a").lower()
+    listed = any(name == str(each)[:3].lower() for each in calendar.get("weekdays") or ())
+    listed = (listed or _among(calendar.get("include"), day)) and not _among(calendar.get("exclude"), day)
+    periods = calendar.get("periods") or ()
+    return listed or any(instant(each["start"]) <= second < instant(each["end"]) for each in periods)
+
+
+def _among(days: Any, day: str) -> bool:
+    """Whether a day is one of those listed, each a day or a range such as 2026-10-01..2026-10-07."""
+    return any(low <= day <= (high or low) for low, _, high in (str(each).partition("..") for each in days or ()))
+
+
+def _instants_of(schedule: Told, after: int, until: int, zones: dict[str, str]) -> Iterator[int]:
     if schedule.get("start"):
         after = max(after, instant(schedule["start"]) - 1)
     if schedule.get("end"):

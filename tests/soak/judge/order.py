@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.soak.judge.reading import Change, History, Judge, Kept, State, Step, Told, sealed
+from tests.soak.judge.reading import Change, History, Judge, Kept, State, Step, Told, is_part, sealed
 
 LEASED = (
     "session/",
@@ -84,6 +84,8 @@ class Order(Judge):
             at = change.old.mod if change.old else 0
             if (at, self.history.root + change.key) > self.settled:
                 self.say("archived behind settled", f"{change.key} of revision {at} went at {step.revision}")
+        elif is_part(run):
+            return  # its whole run is told of
         elif change.new.told.get("final") and change.new.told.get("kind") in BAD:
             self.not_told[run] = step.revision, self.history.root + change.key
 

@@ -123,6 +123,8 @@ class State:
         self.waits: dict[str, Told] = {}
         self.requests: dict[str, Told] = {}
         self.accepted: dict[str, Told] = {}
+        self.joins: dict[str, Told] = {}
+        """Runs whose parts are under way."""
         self.sessions: set[str] = set()
         self.jobs: dict[str, Told] = {}
         """Published documents with revision, generation and so on."""
@@ -157,6 +159,9 @@ class State:
             case ["run", "acc", run]:
                 _set(self.accepted, run, new and new.told)
                 self._place(run, "accepted", bool(new))
+            case ["run", "join", run]:
+                _set(self.joins, run, new and new.told)
+                self._place(run, "in parts", bool(new))
             case ["run", "q", queue, "m", place]:
                 at = unquote(queue), place
                 self._place(run_at(place), f"in {at[0]} at {place}", bool(new))
@@ -196,11 +201,15 @@ class History:
         self.blind = kinds.get("blind", [])
         self.stalls = kinds.get("stall", [])
         self.ready = kinds.get("ready", [])
+        self.callee = kinds.get("callee", [])
+        """What a service that answers later was asked, said, and was answered."""
         self.zones = {each["name"]: each["tzif"] for each in kinds.get("zone", [])}
         self.end: Told | None = kinds.get("end", [None])[-1]
         self.stopped: Told = kinds.get("stopped", [{"exits": {}}])[-1]
         """How everybody ended after a restore."""
         self.restored: Told | None = kinds.get("restored", [None])[-1]
+        self.recovered: Told | None = kinds.get("recovered", [None])[-1]
+        """When `crony recover` was begun after that."""
         self.recorded_from = int(kinds.get("recorder", [{"revision": 0}])[0]["revision"])
         self.marks = [
             Mark(each["run"], each["attempt"], each["fence"], each["what"], each["when"], number)
@@ -264,6 +273,21 @@ def job_of(run: str) -> str:
     return run.split(".", 1)[0]
 
 
+def is_part(run: str) -> bool:
+    """Whether it is a part of a run."""
+    return run.count(".") == 3
+
+
+def whole_of(run: str) -> str:
+    """The run that it is a part of, or itself."""
+    return run.rpartition(".")[0] if is_part(run) else run
+
+
+def part_of(run: str) -> int:
+    """The number of a part."""
+    return int(run.rpartition(".")[2])
+
+
 def fire_of(run: str) -> int | None:
     """The nominal second of a run that a schedule asked for."""
     suffix = run.split(".", 2)[2]
@@ -289,7 +313,7 @@ def claim_of(kept: Kept) -> Claim:
     told = kept.told
     return Claim(
         str(told.get("incarnation", "")),
-        int(told.get("count", 0)),
+        int(told.get("count", 1)),  # what is as always is left out of records
         str(told.get("phase", "C")),
         str(told.get("node", "")),
         kept.mod,

@@ -16,6 +16,7 @@ from tests.soak.judge.reading import (
     claim_of,
     envelope_of_message,
     fire_of,
+    is_part,
     job_of,
     run_at,
     sealed,
@@ -227,6 +228,8 @@ class Dispatches(Judge):
             self.known.add(run)
             if state.leader(job) is None:
                 self.say("only a leader dispatches", f"{where}: while nobody leads")
+            if is_part(run):
+                continue  # of the document of its whole run
             live = state.jobs.get(job)
             if live is None:
                 if not job.startswith("t"):
@@ -264,16 +267,20 @@ class Dispatches(Judge):
 def needs_permit(envelope: Told) -> bool:
     """Whether work must not begin without a durable permit."""
     told = envelope.get("delivery"), envelope.get("on_node_loss", "rerun"), envelope.get("on_cut", "continue")
-    return told[0] == "at_most_once" or told[1] != "rerun" or told[2] == "stop"
+    later = float(envelope.get("deadline") or 0) > 0
+    return told[0] == "at_most_once" or told[1] != "rerun" or told[2] == "stop" or later
 
 
 def runs_of(state: State, job: str) -> list[str]:
-    """Live runs of a job that are past the inbox."""
+    """Live runs of a job that are past the inbox; those of backfills, and parts, count for themselves."""
     prefix = f"{job}."
     return [
         run
         for run, places in state.places.items()
-        if run.startswith(prefix) and not all(each.startswith("requested") for each in places)
+        if run.startswith(prefix)
+        and not is_part(run)
+        and not run.split(".")[2].startswith("b")
+        and not all(each.startswith("requested") for each in places)
     ]
 
 
@@ -294,11 +301,11 @@ def touched(step: Step) -> list[str]:
                     told = side.told if side else {}
                     if told.get("kind") == "run":
                         found[str(told.get("run"))] = None
-            case ["run", "wait" | "acc", run]:
+            case ["run", "wait" | "acc" | "join", run]:
                 found[run] = None
             case ["run", "q", _, "m", place]:
                 found[run_at(place)] = None
-    return [run for run in found if run.count(".") == 2]
+    return [run for run in found if run.count(".") in (2, 3)]
 
 
 def records_of(step: Step) -> dict[tuple[str, str], Told]:
@@ -318,6 +325,8 @@ def handed_out(step: Step) -> list[tuple[str, Told, bool]]:
         match change.parts:
             case ["run", "q", _, "m", place] if change.new and not change.old:
                 found.append((run_at(place), envelope_of_message(change.new.value), True))
+            case ["run", "join", run] if change.new and not change.old:
+                found.append((run, sealed(str(change.new.told.get("envelope", ""))), False))
             case ["run", "wait", run] if change.new:
                 told: dict[str, Any] = change.new.told
                 if told.get("reason") not in ("ended", "reroute"):

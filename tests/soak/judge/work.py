@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 
-from tests.soak.judge.reading import Change, Claim, History, Judge, Mark, State, Step, Told, claim_of, job_of, run_at
+from tests.soak.judge.reading import (
+    Change,
+    Claim,
+    History,
+    Judge,
+    Mark,
+    State,
+    Step,
+    Told,
+    claim_of,
+    job_of,
+    run_at,
+    whole_of,
+)
 from tests.soak.judge.runs import STARTED, needs_permit
 
 MARKING = "marks"
@@ -65,7 +78,7 @@ class Work(Judge):
             else:
                 ends.add((mark.run, mark.attempt))
         for (run, attempt), marks in starts.items():
-            if len(marks) > 1:
+            if len(marks) > 1 and not self._again(marks):
                 self.say("started once for each attempt", f"{run}, attempt {attempt}: {len(marks)} times")
             for mark in marks:
                 found = self.claims.get((run, mark.fence))
@@ -80,6 +93,11 @@ class Work(Judge):
         for run in {run for run, _ in starts}:
             if job_of(run) in self.once and sum(len(marks) for key, marks in starts.items() if key[0] == run) > 1:
                 self.say("at most once", f"{run} started more than once")
+
+    def _again(self, marks: list[Mark]) -> bool:
+        """Whether an etcd that had forgotten the first start may have let it start again under the same number."""
+        restored = self.history.restored
+        return restored is not None and marks[-1].at >= float(restored["at"])
 
     @property
     def _seen(self) -> int:
@@ -108,5 +126,5 @@ class Work(Judge):
         for job, spans in when.items():
             spans.sort()
             for (_, end, run), (begin, _, other) in pairwise(spans):
-                if begin < end and run != other:
+                if begin < end and whole_of(run) != whole_of(other):
                     self.say("one at a time", f"{job}: {other} began {end - begin:.2f} s before {run} had ended")
