@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crony.domain import ids
+from crony.domain import afterend, ids
 from crony.domain.livejob import LiveJob
 from crony.domain.node import NodeFacts
 from crony.domain.run import Done
@@ -72,7 +72,7 @@ class Bare:
             found.append(live.id)
             txn.put(self.keys.job(live.id), self.sealer.seal(live.payload()))
             txn.put(self.keys.name(live.name), live.id.encode())
-            txn.put(self.keys.done(live.id), Done(upto_at=int(now)).encode())
+            txn.put(self.keys.done(live.id), afterend.begun(live, Done(upto_at=int(now))).encode())
             if txn.ops >= 3 * JOBS_AT_ONCE:
                 self.client.txn(txn)
                 txn = Txn()

@@ -7,12 +7,11 @@ key never undoes newer. It never judges; it only knows.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeVar
+from itertools import chain
 
+from crony.beat import facts
 from crony.beat.alive import Alive
 from crony.beat.entries import (
     Asked,
@@ -26,45 +25,24 @@ from crony.beat.entries import (
     Waiting,
     backfill_of,
 )
+from crony.beat.facts import read
+from crony.beat.jobs import Jobs
 from crony.beat.load import Load
+from crony.beat.news import News
 from crony.beat.pools import Pools
 from crony.beat.sorting import filled_by, job_of
 from crony.domain.chain import Graph
 from crony.domain.gathering import Gathering
 from crony.domain.ids import place_ident
 from crony.domain.join import Join
-from crony.domain.node import NodeControl, NodeFacts
+from crony.domain.node import NodeControl
 from crony.domain.queues import node_of, own
-from crony.domain.run import Accepted, Claim, Done, Record, Request, UnknownRecord, Wait, WaitReason
+from crony.domain.run import Accepted, Claim, Request, Wait, WaitReason
 from crony.domain.shards import Part
 from crony.etcd.keys import Keys, decode
 from crony.lifecycle.settle import Position
 
 log = logging.getLogger("crony.beat")
-R = TypeVar("R", bound=Record)
-_CAREFUL = NodeControl(cordoned=True)
-"""How orders for a node that nobody can read are taken."""
-
-
-@dataclass(slots=True)
-class News:
-    """What changed and was not looked at yet; each duty takes its own part off."""
-
-    jobs: set[str] = field(default_factory=set)
-    waits: set[str] = field(default_factory=set)
-    heard: set[str] = field(default_factory=set)
-    """Accepted runs that are new, or of which a sign of life came."""
-    joins: set[str] = field(default_factory=set)
-    inbox: bool = False
-    ends: bool = False
-    backfills: set[str] = field(default_factory=set)
-    """Backfills that changed, or some of whose runs did."""
-    queues: bool = False
-    """A claim was released, or a node changed."""
-    outs: bool = False
-    dead: bool = False
-    doubt: bool = False
-    """A cursor moved that should not have: an unanswered transaction arrived late. List the runs anew."""
 
 
 class Book:
@@ -80,7 +58,7 @@ class Book:
         self.gathered: dict[str, tuple[int, Gathering | None]] = {}
         """Runs that are to follow several others, with what they have so far; None: nobody can read it."""
         self.mods: dict[str, int] = {}
-        self.jobs: dict[str, JobEntry] = {}
+        """Key -> revision known, but for those of jobs: their entries have it."""
         self.requests: dict[str, Asked] = {}
         self.ends: dict[str, Asked] = {}
         """Requests that tell of an awaited end."""
@@ -106,12 +84,12 @@ class Book:
         self.dead: dict[str, tuple[int, bytes]] = {}
         self.stopped = False
         self.settled = Position()
-        self.saved_at = 0
-        """Revision of the latest save of a job that it knows."""
         self.fleet = 0
         """Rises whenever the set of nodes, what they can do, or the stop switch changes."""
         self.news = News()
         self._alive = Alive(self.waits)
+        self.catalogue = Jobs(keys, self.news, self._alive)
+        self.jobs: dict[str, JobEntry] = self.catalogue.entries
         self._graves: dict[str, int] = {}
         self._most_graves = 1000
         self._claims: dict[tuple[str, str], tuple[Claim, int]] = {}
@@ -122,7 +100,7 @@ class Book:
 
     def seen(self, key: str) -> int:
         """Last known revision of a key; 0: absent."""
-        return self.mods.get(key, 0)
+        return self.catalogue.seen(key) if key.startswith(self.catalogue.prefixes) else self.mods.get(key, 0)
 
     def live(self, job: str) -> list[str]:
         """Runs of a job that count for overlap (see `Alive`)."""
@@ -166,10 +144,13 @@ class Book:
 
     def put(self, key: str, value: bytes, revision: int, born: int = 0) -> None:
         """A key has this value since `revision`. `born`: its create revision, where known."""
-        if revision <= self.mods.get(key, 0) or revision <= self._graves.get(key, 0) or key.startswith(self._ignored):
+        if revision <= self.seen(key) or revision <= self._graves.get(key, 0) or key.startswith(self._ignored):
+            return
+        self._graves.pop(key, None)
+        if key.startswith(self.catalogue.prefixes):
+            self.catalogue.put(key, value, revision)
             return
         self.mods[key] = revision
-        self._graves.pop(key, None)
         try:
             self._enter_key(key, value, revision, born)
         except Exception:  # whoever may write to etcd must not be able to stop the leader
@@ -177,25 +158,21 @@ class Book:
 
     def _enter_key(self, key: str, value: bytes, revision: int, born: int) -> None:
         match key[self._root :].split("/"):
-            case ["job", job]:
-                self._job(job).sealed, self._job(job).seen = value, revision
-                self.saved_at = max(self.saved_at, revision)
-                self._edited(job)
-            case ["done", job]:
-                self._moved(job, _read(Done, value), revision)
             case ["session", incarnation]:
                 self.sessions.add(incarnation)
                 self._fleet_changed()
             case ["node", node]:
                 self._put_node(decode(node), value, revision)
             case ["nodectl", node]:
-                self.controls[decode(node)] = (_orders(value), revision)
+                self.controls[decode(node)] = (facts.orders(value), revision)
                 self._fleet_changed()
             case ["cmd", _, run]:
                 self.orders.setdefault(run, set()).add(key)
             case ["run", "in", ident]:
-                asked = Asked(ident, value, revision, born or revision, _read(Request, value))
+                asked = Asked(ident, value, revision, born or revision, read(Request, value))
+                self.ends.pop(ident, None)
                 if asked.request is not None and asked.request.kind == "ended":
+                    self._unblock(self.requests.pop(ident, None))  # whoever may write there may write over another
                     if self.part.has(job_of(asked.request.run)):  # the leader of shard 0 puts those of all shards
                         self.ends[ident], self.news.ends = asked, True
                         self.news.backfills.add(filled_by(asked.request.run))
@@ -210,7 +187,7 @@ class Book:
             case ["run", "wait", run]:
                 self._enter(run, run not in self.waits)
                 self._unblock(self.waits.get(run))
-                self.waits[run] = Waiting(run, _read(Wait, value), revision)
+                self.waits[run] = Waiting(run, read(Wait, value), revision)
                 self.news.waits.add(run)
                 self._stand(run)
             case ["run", "q", queue, "m", place] if not self.part.has(job_of(place_ident(place))):
@@ -223,13 +200,13 @@ class Book:
                 self._put_claim((decode(queue), place), value, revision)
             case ["run", "join", run]:
                 self._enter(run, run not in self.joins)
-                self.joins[run] = Joined(run, _read(Join, value), revision)
+                self.joins[run] = Joined(run, read(Join, value), revision)
                 self.news.joins.add(run)
             case ["run", "chain", run]:
-                self.gathered[run] = revision, _read(Gathering, value)
+                self.gathered[run] = revision, read(Gathering, value)
             case ["run", "acc", run]:
                 self._enter(run, run not in self.accepted)
-                self.accepted[run] = Awaited(run, _read(Accepted, value), revision)
+                self.accepted[run] = Awaited(run, read(Accepted, value), revision)
                 self.news.heard.add(run)
             case ["run", "beat", run]:
                 self.news.heard.add(run)
@@ -246,22 +223,26 @@ class Book:
             case ["pool", name, number]:
                 self.pools.hold(decode(name), number, value, revision)
             case ["control"]:
-                self.stopped = _stopped(value)
+                self.stopped = facts.stopped(value)
                 self._fleet_changed()
             case ["lapse", job]:
                 self.lapses.add(job)
             case ["settled"]:
-                self.settled = _read(Position, value) or Position()
+                self.settled = read(Position, value) or Position()
 
     def drop(self, key: str, revision: int) -> None:
         """A key was deleted at `revision`."""
-        if revision < self.mods.get(key, 0) or key.startswith(self._ignored):
+        known = self.seen(key)
+        if revision < known or key.startswith(self._ignored):
             return
-        known = self.mods.pop(key, None)
         if revision > self._graves.get(key, 0):
             self._graves[key] = revision
-        if known is None:
+        if not known:
             return
+        if key.startswith(self.catalogue.prefixes):
+            self.catalogue.drop(key)
+            return
+        del self.mods[key]
         try:
             self._leave_key(key)
         except Exception:
@@ -269,13 +250,6 @@ class Book:
 
     def _leave_key(self, key: str) -> None:
         match key[self._root :].split("/"):
-            case ["job", job]:
-                self._job(job).sealed, self._job(job).seen = b"", 0
-                self._edited(job)
-                self._tidy(job)
-            case ["done", job]:
-                self._job(job).done, self._job(job).done_seen = None, 0
-                self._tidy(job)
             case ["session", incarnation]:
                 self.sessions.discard(incarnation)
                 self._fleet_changed()
@@ -348,7 +322,8 @@ class Book:
         for key, value, mod, born in pairs:
             there.add(key)
             self.put(key, value, mod, born)
-        for key in [key for key in self.mods if start <= key < end and key not in there]:
+        known = chain(self.mods, self.catalogue.keys())
+        for key in [key for key in known if start <= key < end and key not in there]:
             self.drop(key, revision)
 
     def forget(self, passed: Callable[[str], int]) -> None:
@@ -357,31 +332,28 @@ class Book:
             self._graves = {key: revision for key, revision in self._graves.items() if revision > passed(key)}
             self._most_graves = max(1000, 2 * len(self._graves))
 
+    def rest(self) -> None:
+        """Somebody else leads, so nobody here looks at the news: do not gather them; the agenda has taken its own."""
+        news = self.news
+        for gathered in (news.waits, news.heard, news.joins, news.backfills):
+            gathered.clear()
+        news.doubt = False
+
+    def wake(self) -> None:
+        """This centre leads from now on: everything is news, as after a listing."""
+        news = self.news
+        news.waits.update(self.waits)
+        news.heard.update(self.accepted)
+        news.joins.update(self.joins)
+        news.backfills.update(self.backfills)
+        news.inbox = news.ends = news.queues = news.outs = news.dead = True
+        self.pools.news = True
+        # Incarnations that went while somebody else led are not ours to tell of: a listing would not have them.
+        kept = {each.facts.incarnation: Presence(name, each.facts.draining) for name, each in self.nodes.items()}
+        self.incarnations.clear()
+        self.incarnations.update(kept)
+
     # -- inside --------------------------------------------------------------------------------
-
-    def _job(self, job: str) -> JobEntry:
-        entry = self.jobs.get(job)
-        if entry is None:
-            entry = self.jobs[job] = JobEntry(job)
-        return entry
-
-    def _edited(self, job: str) -> None:
-        entry = self.jobs[job]
-        entry._live, entry.problem, entry.limbo, entry.warm = None, "", False, False
-        entry.refusals, entry.rest_until = 0, 0.0
-        self.news.jobs.add(job)
-        self.news.waits.update(self._alive.line(job))
-
-    def _moved(self, job: str, done: Done | None, revision: int) -> None:
-        entry = self._job(job)
-        self.news.doubt |= entry.limbo and entry.done_seen != 0
-        entry.done, entry.done_seen, entry.limbo = done, revision, False
-        self.news.jobs.add(job)
-
-    def _tidy(self, job: str) -> None:
-        entry = self.jobs.get(job)
-        if entry is not None and not entry.seen and not entry.done_seen:
-            del self.jobs[job]
 
     def _unblock(self, item: Asked | Filling | Waiting | None) -> None:
         """The record changed, so an unanswered transaction about it can no longer happen, or has happened."""
@@ -425,9 +397,7 @@ class Book:
         self.places[run] = where
 
     def _put_claim(self, where: tuple[str, str], value: bytes, revision: int) -> None:
-        claim = _read(Claim, value)
-        if claim is None or not all(isinstance(text, str) for text in (claim.incarnation, claim.node)):
-            claim = Claim(incarnation="?", phase="S")  # the careful reading: its work may have started
+        claim = facts.claim(value)
         self._claims[where] = (claim, revision)
         item = self.queued.get(where)
         if item is not None:
@@ -448,59 +418,18 @@ class Book:
             item.counted = where
 
     def _put_node(self, node: str, value: bytes, revision: int) -> None:
-        facts = _read(NodeFacts, value)
-        if facts is None or not _sound(facts) or facts.name != node:
+        told = facts.node_facts(node, value)
+        if told is None:
             log.error("the record of node %s is not one and is ignored", node)
+            if self.nodes.pop(node, None) is not None:
+                self._fleet_changed()
             return
         before = self.nodes.get(node)
-        self.nodes[node] = NodeEntry(facts, revision)
-        self.incarnations[facts.incarnation] = Presence(node, facts.draining)
-        if before is None or _ability(before.facts) != _ability(facts):
+        self.nodes[node] = NodeEntry(told, revision)
+        self.incarnations[told.incarnation] = Presence(node, told.draining)
+        if before is None or facts.ability(before.facts) != facts.ability(told):
             self._fleet_changed()
 
     def _fleet_changed(self) -> None:
         self.fleet += 1
         self.news.inbox = self.news.queues = True
-
-
-def _ability(facts: NodeFacts) -> tuple[object, ...]:
-    what = facts.weight, facts.capacity, facts.labels, facts.kinds, facts.queues, facts.secret_keys
-    return facts.incarnation, facts.queue, facts.draining, *what
-
-
-def _sound(facts: NodeFacts) -> bool:
-    """Whether the parts that are computed with are what they should be: a node may write anything."""
-    return (
-        all(isinstance(text, str) for text in (facts.name, facts.incarnation, facts.queue, *facts.kinds))
-        and facts.queue == own(facts.name)
-        and not facts.name.startswith("@")
-        and isinstance(facts.queues, list)
-        and isinstance(facts.secret_keys, list)
-        and all(isinstance(name, str) for name in facts.queues)
-        and type(facts.weight) is int
-        and type(facts.capacity) is int
-        and isinstance(facts.labels, dict)
-        and isinstance(facts.kinds, list)
-        and isinstance(facts.draining, bool)
-    )
-
-
-def _orders(value: bytes) -> NodeControl:
-    control = _read(NodeControl, value) or _CAREFUL
-    sound = (control.weight is None or type(control.weight) is int) and isinstance(control.labels, dict)
-    return control if sound else _CAREFUL
-
-
-def _stopped(value: bytes) -> bool:
-    try:
-        return bool(json.loads(value).get("stop", False))
-    except (ValueError, AttributeError):
-        return True
-
-
-def _read(kind: type[R], value: bytes) -> R | None:
-    """The record, or None when it is not one: whoever acts on it decides what that means."""
-    try:
-        return kind.read(value)
-    except UnknownRecord:
-        return None

@@ -15,6 +15,7 @@ from crony.beat.board import Board
 from crony.beat.candidate import Candidate, Resharded
 from crony.beat.clockwatch import SKEW, skew
 from crony.beat.feed import Feed
+from crony.beat.knowledge import Knowledge
 from crony.beat.leader import Leader
 from crony.beat.presence import Presence
 from crony.clock import SYSTEM, Clock
@@ -219,7 +220,10 @@ class Centre:
         name, ttl = self.settings.centre_name, self.settings.leader_ttl
         election = Election(self.client, self.keys, part.number, name, ttl, centre=self._presence.centre)
 
-        def lead(part: Part, term: Term) -> Leader:
+        def know(part: Part) -> Knowledge:
+            return Knowledge(feed, self.keys, part, self._webs, self.clock)
+
+        def lead(part: Part, term: Term, knowledge: Knowledge) -> Leader:
             if shards.look(self.client, self.keys).seen != sharding.seen:
                 raise Resharded("the number of shards has changed")
             return Leader(
@@ -230,7 +234,7 @@ class Centre:
                 term,
                 part=part,
                 sharding=sharding,
-                feed=feed,
+                knowledge=knowledge,
                 sealer=self._sealer,
                 webs=self._webs,
                 centres=self._centres,
@@ -238,7 +242,7 @@ class Centre:
                 database=self._database,
             )
 
-        return Candidate(part, election, self._ready, lead)
+        return Candidate(part, election, self._ready, know, lead)
 
     # -- together with the others --------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
+from crony.beat.packing import pack, unpack
 from crony.domain import ids
 from crony.domain.backfill import Backfill
 from crony.domain.join import Join
@@ -33,11 +34,14 @@ class JobEntry:
     """One published job with its cursor, and how far the leader got with it."""
 
     id: str
-    sealed: bytes = b""
     seen: int = 0
     """Revision of the job key; 0: no document."""
+    size: int = 0
+    """Bytes of its sealed document."""
     done: Done | None = None
     done_seen: int = 0
+    due: int | None = None
+    """When it is due next, as planned; None: never, or that is being worked out or decided."""
     busy: bool = False
     """A decision about it is on its way to etcd."""
     limbo: bool = False
@@ -49,7 +53,18 @@ class JobEntry:
     """Why its document cannot be used; empty: it can."""
     warm: bool = False
     """Its document is ready, or was found not to be."""
+    _packed: bytes = b""
     _live: LiveJob | None = None
+
+    @property
+    def sealed(self) -> bytes:
+        """Its sealed document; empty: it has none."""
+        return unpack(self._packed) if self._packed else b""
+
+    def publish(self, sealed: bytes, revision: int) -> None:
+        """It has another document since `revision`; none: empty and 0."""
+        self._packed, self.size, self.seen = pack(sealed) if sealed else b"", len(sealed), revision
+        self._live, self.warm = None, False
 
     def document(self, verifier: Verifier) -> LiveJob:
         """Its verified document, parsed once. Raises `CronyError` when it is not signed by a web for this very job, or

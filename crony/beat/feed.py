@@ -6,11 +6,14 @@ the same number of shards. What a leader gets is whole: first everything at one 
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from crony.beat.sorting import ALL, Sorter
 from crony.domain.shards import Part
@@ -20,8 +23,56 @@ from crony.etcd.watch import Event, Watcher
 
 GATHER = 0.05
 """Seconds that a listing waits for others who are elected in the same moment."""
+PAGE = 4000
+"""Pairs of one page of a listing. For each page etcd walks over all keys of the range that follow it."""
 PROGRESS = 1.0
 """Seconds after which a leader hears how far a stream is, though nothing in it concerned it."""
+
+
+_P = TypeVar("_P")
+
+
+def ahead(items: Iterator[_P]) -> Iterator[_P]:
+    """The same items, each fetched by a thread of its own while the one before it is worked on."""
+    fetched: queue.Queue[tuple[bool, Any]] = queue.Queue(1)
+    over = threading.Event()
+
+    def fetch() -> None:
+        last: tuple[bool, Any] = (False, None)
+        try:
+            for item in items:
+                fetched.put((True, item))
+                if over.is_set():
+                    return
+        except BaseException as error:
+            last = (False, error)
+        fetched.put(last)
+
+    threading.Thread(target=fetch, name="crony-beat-list", daemon=True).start()
+    try:
+        while True:
+            more, item = fetched.get()
+            if more:
+                yield item
+            elif item is not None:
+                raise item
+            else:
+                return
+    finally:
+        over.set()
+        with contextlib.suppress(queue.Empty):
+            fetched.get_nowait()
+
+
+@contextlib.contextmanager
+def _no_collecting() -> Iterator[None]:
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def streams(keys: Keys) -> list[tuple[str, str]]:
@@ -32,6 +83,12 @@ def streams(keys: Keys) -> list[tuple[str, str]]:
         (f"{root}job/", f"{root}pool0"),
         (f"{root}run/", f"{root}settled\0"),
     ]
+
+
+def listed(keys: Keys) -> list[tuple[str, str]]:
+    """The same without the names of jobs, which no leader asks for, and which are as many as the jobs."""
+    root, (one, (start, end), three) = keys.root, streams(keys)
+    return [one, (start, f"{root}name/"), (f"{root}name0", end), three]
 
 
 class Listener(Protocol):
@@ -96,6 +153,11 @@ class Feed:
         for watcher in watchers:
             watcher.stop(0.2)
 
+    def reopen(self) -> None:
+        """Have every watch open its stream anew, at another member if there is one: one may be silent."""
+        for watcher in self._watchers:
+            watcher.reopen()
+
     def runs_of(self, part: Part) -> tuple[list[KV], int]:
         """The runs of a shard as they are now, and the revision. Raises as the client."""
         page = self._client.list_range(*streams(self._keys)[-1])
@@ -109,11 +171,12 @@ class Feed:
             # They listen before the listing is read: whatever is newer than it reaches them.
             self._follow(listeners)
             revision = 0
-            for start, end in streams(self._keys):
-                for page in self._client.pages(start, end, revision=revision):
-                    revision = page.revision
-                    for listener, pairs in self._shared(listeners, page.kvs):
-                        listener.begin(pairs)
+            with _no_collecting():  # a million new objects, none of which is garbage
+                for start, end in listed(self._keys):
+                    for page in ahead(self._client.pages(start, end, revision=revision, limit=PAGE)):
+                        revision = page.revision
+                        for listener, pairs in self._shared(listeners, page.kvs):
+                            listener.begin(pairs)
             for each in together:
                 each.revision = revision
         except BaseException as error:

@@ -92,8 +92,3 @@ def _pass_over(office: Office, entry: JobEntry, live: LiveJob, done: Done, until
     move = note(office.keys, entry.id, job_seen=entry.seen, done_seen=entry.done_seen, done=after,
                 skips=[skip_record(live, skipped, office.wall())])  # fmt: skip
     return Held(move, 1, None)
-
-
-def stays_held(done: Done, live: LiveJob) -> bool:
-    """Whether what holds the job has not changed since."""
-    return bool(done.held) and live.revision <= done.held_revision and done.held_tz in ("", tzdata.version())

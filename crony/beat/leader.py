@@ -7,11 +7,9 @@ due instant or the next news. The loop ends when the term does; whatever it stil
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from typing import Any
 
-from crony.beat.book import Book
 from crony.beat.clockwatch import STEP, ClockWatch
 from crony.beat.commit import Committer, Result, Verdict
 from crony.beat.desk import Desk
@@ -34,20 +32,20 @@ from crony.beat.duties.takenin import TakingIn
 from crony.beat.duties.waiting import Waiting
 from crony.beat.duties.zonewatch import ZoneWatch
 from crony.beat.duty import Background, Duty
-from crony.beat.feed import Feed, streams
+from crony.beat.feed import streams
 from crony.beat.household import Household
+from crony.beat.knowledge import Knowledge
 from crony.beat.office import Office
 from crony.beat.router import Router
 from crony.clock import Clock
 from crony.domain import tzdata
 from crony.domain.shards import Part
 from crony.domain.signing import Sealer, Verifier
-from crony.errors import CronyError, Halted
-from crony.etcd.client import KV, Client
+from crony.errors import Halted
+from crony.etcd.client import Client
 from crony.etcd.election import Term
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Compare
-from crony.etcd.watch import Event
 from crony.lifecycle.move import Lead
 from crony.lifecycle.shards import Sharding
 from crony.lifecycle.watermark import Watermark
@@ -74,32 +72,30 @@ class Leader:
         *,
         part: Part,
         sharding: Sharding,
-        feed: Feed,
+        knowledge: Knowledge,
         sealer: Sealer,
         webs: Verifier,
         centres: Verifier,
         watermark: Watermark,
         database: Database | None = None,
     ) -> None:
-        """Ready to lead `part`, one of the shards that `sharding` tells of; `feed` is shared with the other leaders of
-        the process. Raises `Unavailable` when etcd is away."""
+        """Ready to lead `part`, one of the shards that `sharding` tells of, going by what is known of it. Raises
+        `Unavailable` when etcd is away."""
         self._client, self._keys, self._term = client, keys, term
-        self.part, self._feed = part, feed
-        self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._listed_at = 0
-        self._revisions: list[int] = []
+        self.part, self._knowledge = part, knowledge
+        self._events = knowledge.events
         self._mark: tuple[int, list[int]] = (0, [])
         """A batch's number, and how far each stream had told when it was the next one."""
         self._faults: dict[str, str] = {}
         self.ready = False
         """It knows everything of the shard and decides."""
-        book = Book(keys, part)
+        book, agenda = knowledge.book, knowledge.agenda
         lead = Lead(keys, term.compare(), sharding.seen)
         self._lead = lead
         committer = Committer(client, lead, lambda result: self._events.put(("result", result)))
         desk = Desk(sealer, centres, Router(book, clock.monotonic), client.now, book.pools)
-        book.pools.trusted = webs
-        self.office = Office(settings, clock, client, keys, book, desk, committer, webs)
+        self.office = Office(settings, clock, client, keys, book, agenda, desk, committer, webs)
+        agenda.wall = self.office.wall
         self._clockwatch = ClockWatch(self.office)
         self._announcing = Announcing(client, lead, part, centre=settings.lasting_centre_name)
         undelivered = Undelivered(client.count(keys.alert("")))
@@ -119,10 +115,10 @@ class Leader:
             room = self.household.delivery
         else:
             room = AlertRoom(client, keys, undelivered).background
-        self._firing = firing = Firing(self.office, undelivered, room)
+        firing = Firing(self.office, undelivered, room)
         self._taking_in = TakingIn(client, lead, part, term=term.revision)
         self._duties: list[Duty] = [
-            ZoneWatch(self.office, firing),
+            ZoneWatch(self.office),
             firing,
             Inbox(self.office),
             Ends(self.office, undelivered, room),
@@ -212,7 +208,7 @@ class Leader:
 
     def _round(self) -> None:
         book = self.office.book
-        if book.news.doubt and not self._list_runs_anew():
+        if book.news.doubt and not self._knowledge.list_runs_anew():
             self._take(LONGEST_SLEEP)
             return
         if self.office.committer.idle:
@@ -221,11 +217,11 @@ class Leader:
         # By turns: a duty with a mountain of work must not take every place in the committer.
         self._turn = (self._turn + 1) % len(self._duties)
         wishes += [self._work(duty) for duty in self._duties[self._turn :] + self._duties[: self._turn]]
-        if self._firing.knows:
-            self._taking_in.upto(book.saved_at)
+        if self.office.agenda.knows:
+            self._taking_in.upto(book.catalogue.saved_at)
         self._forget()
         if self.household is not None:
-            self.household.runs_known_to(self._revisions[-1])
+            self.household.runs_known_to(self._knowledge.revisions[-1])
         sleep = min([LONGEST_SLEEP, *(wish for wish in wishes if wish is not None)])
         self._take(sleep)
 
@@ -237,7 +233,7 @@ class Leader:
             return
         (_, first), (_, second), _ = streams(self._keys)
         self.office.book.forget(lambda key: revisions[0 if key < first else 1 if key < second else 2])
-        self._mark = committer.lined_up, list(self._revisions)
+        self._mark = committer.lined_up, list(self._knowledge.revisions)
 
     def _work(self, duty: Duty) -> float | None:
         """One duty's turn. A fault of ours in it must not end the term: the others go on, it tries again."""
@@ -252,41 +248,13 @@ class Leader:
 
     def _take(self, sleep: float) -> None:
         """Wait for news, then take all there is."""
-        try:
-            item = self._events.get(timeout=sleep) if sleep > 0 else self._events.get_nowait()
-            while True:
-                self._handle(*item)
-                item = self._events.get_nowait()
-        except queue.Empty:
-            return
+        self._knowledge.take(sleep, self._handle)
 
     def _handle(self, what: str, *facts: Any) -> None:
-        if what == "events":
-            self._happened(*facts)
-        elif what == "snapshot":
-            self._listed(*facts)
-        elif what == "result":
+        if what == "result":
             self._finished(*facts)
         elif what == "halt":
             raise facts[0]
-
-    def _happened(self, stream: int, events: list[Event], revision: int) -> None:
-        book = self.office.book
-        for event in events:
-            if event.mod <= self._listed_at:
-                continue  # the listing has it, or something newer
-            if event.kind == "put":
-                book.put(event.key, event.value, event.mod, event.create)
-            else:
-                book.drop(event.key, event.mod)
-        self._revisions[stream] = max(revision, self._revisions[stream])
-
-    def _listed(self, stream: int, pairs: list[KV], revision: int) -> None:
-        if revision <= self._listed_at:
-            return
-        start, end = streams(self._keys)[stream]
-        self.office.book.replace(start, end, ((kv.key, kv.value, kv.mod, kv.create) for kv in pairs), revision)
-        self._revisions[stream] = max(revision, self._revisions[stream])
 
     def _finished(self, result: Result) -> None:
         book = self.office.book
@@ -323,22 +291,11 @@ class Leader:
 
     # -- beginning and end ---------------------------------------------------------------------
 
-    def begin(self, pairs: list[KV]) -> None:
-        """Some of what there was when it joined the feed."""
-        book = self.office.book
-        for kv in pairs:
-            book.put(kv.key, kv.value, kv.mod, kv.create)
-
-    def hear(self, what: str, stream: int, items: list[Any], revision: int) -> None:
-        """News of the feed, for the loop."""
-        self._events.put((what, stream, items, revision))
-
     def _begin(self) -> None:
-        """Everything of the shard at one revision, and from the next one on what happens."""
-        book, revision = self.office.book, self._feed.join(self)
-        self._listed_at = book.saved_at = revision
-        self._revisions = [revision for _ in streams(self._keys)]
-        self._mark = self.office.committer.lined_up, list(self._revisions)
+        """Everything of the shard up to the election, and from then on what happens."""
+        book = self.office.book
+        revision = self._knowledge.catch_up(self._client, self._lead, lambda: self._term.believes)
+        self._mark = self.office.committer.lined_up, list(self._knowledge.revisions)
         for duty in self._background:
             duty.start()
         self.ready = True
@@ -354,19 +311,5 @@ class Leader:
             self.office.committer.close(0.3)
         self._term.resign()
         self.office.committer.close(0.0)
-        self._feed.leave(self)
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.office.counts.items()))
         log.info("term %d is over: %s", self._term.revision, counts or "nothing happened in it")
-
-    def _list_runs_anew(self) -> bool:
-        """After a late surprise the book may lack a run; a listing cannot. False: etcd is away, decide nothing."""
-        start, end = streams(self._keys)[-1]
-        try:
-            runs, revision = self._feed.runs_of(self.part)
-        except CronyError as error:
-            log.warning("the runs cannot be listed anew: %s", error)
-            return False
-        log.warning("an unanswered transaction arrived late; the runs were listed anew at revision %d", revision)
-        self.office.book.replace(start, end, ((kv.key, kv.value, kv.mod, kv.create) for kv in runs), revision)
-        self.office.book.news.doubt = False
-        return True

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from crony.beat import policy
+from crony.beat.agenda import Agenda
 from crony.beat.book import Book
 from crony.beat.commit import Committer
 from crony.beat.desk import Desk
@@ -53,13 +54,14 @@ class Holds:
 
 @dataclass
 class Office:
-    """One leader's things. The decision loop owns `book`, `desk` and `committer`."""
+    """One leader's things. The decision loop owns `book`, `agenda`, `desk` and `committer`."""
 
     settings: Settings
     clock: Clock
     client: Client
     keys: Keys
     book: Book
+    agenda: Agenda
     desk: Desk
     committer: Committer
     webs: Verifier
@@ -102,7 +104,7 @@ class Office:
     def at_once(self, entry: JobEntry, live: LiveJob) -> int:
         """How many runs of a job fit one decision. A broadcast's record names the nodes."""
         named = live.job.routing.strategy == Strategy.BROADCAST
-        return policy.at_once(len(entry.sealed) + (sum(len(node) + 3 for node in self.book.nodes) // 2 if named else 0))
+        return policy.at_once(entry.size + (sum(len(node) + 3 for node in self.book.nodes) // 2 if named else 0))
 
     def owner(self, job: str) -> tuple[str, int]:
         """A published job's (id, revision of its key as known), for a move's compare."""

@@ -15,14 +15,16 @@ than those of every fire.
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from crony.clock import rfc3339
-from crony.domain.hint import hinted
+from crony.domain.hint import TOGETHER, hinted
 from crony.domain.livejob import LiveJob, Replaced
 from crony.domain.run import Done
 from crony.domain.schedule import HORIZON, Schedule
 from crony.domain.zones import FIRST, LAST, zone
+from crony.errors import Invalid
 
 
 def delayed(live: LiveJob) -> Schedule | None:
@@ -108,3 +110,12 @@ def ended(live: LiveJob, done: Done, run: str, ended_at: float, now: float) -> D
 def noted(live: LiveJob, done: Done, job_seen: int) -> Done:
     """The cursor with the hint when the job is due next, worked out from its key at revision `job_seen`."""
     return hinted(live, done, known(live, done).next_due(done.upto_at), job_seen)
+
+
+def begun(live: LiveJob, done: Done) -> Done:
+    """The cursor that is put together with the job, with the hint when it is due first; without one where that cannot
+    be told here, and for a deleted job, which the leader is to read."""
+    if not live.deleted:
+        with contextlib.suppress(Invalid):
+            return noted(live, done, TOGETHER)
+    return done.but(due_at=None, due_seen=0, due_tz="")

@@ -354,5 +354,6 @@ class Done(Record):
     due_at: int | None = None
     """Hint: the next instant due after `upto_at`, worked out from the job key at revision `due_seen`."""
     due_seen: int = 0
+    """-1: its revision when this cursor was put by the same transaction as the job itself."""
     due_tz: str = ""
     """Release of the time zone data that went into the hint; `-`: none did."""

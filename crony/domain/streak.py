@@ -7,6 +7,7 @@ count. The pause is one like any other, but that the catalogue does not know of 
 
 from __future__ import annotations
 
+from crony.domain import tzdata
 from crony.domain.alert import BAD
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind
@@ -39,3 +40,8 @@ def released(done: Done) -> Done:
     if not (done.held or done.held_revision or done.held_for or done.held_at or done.held_tz):
         return done
     return done.but(held="", held_revision=0, held_for="", held_at=0.0, held_tz="")
+
+
+def stays_held(done: Done, live: LiveJob) -> bool:
+    """Whether what holds the job has not changed since."""
+    return bool(done.held) and live.revision <= done.held_revision and done.held_tz in ("", tzdata.version())

@@ -123,9 +123,14 @@ class Client:
                 if revision:
                     raise
 
-    def pages(self, start: str, end: str | None, *, revision: int = 0, keys_only: bool = False) -> Iterator[Page]:
-        """As `list_range`, page by page, all of one revision, which each of them bears. Raises `Compacted` too."""
-        limit, at, key = _PAGE, revision, start
+    def pages(
+        self, start: str, end: str | None, *, revision: int = 0, keys_only: bool = False, limit: int = _PAGE
+    ) -> Iterator[Page]:
+        """As `list_range`, page by page, all of one revision, which each of them bears. Raises `Compacted` too.
+
+        `limit`: most pairs of a page.
+        """
+        at, key = revision, start
         while True:
             try:
                 part = self.range(key, end, limit=limit, revision=at, keys_only=keys_only)

@@ -44,6 +44,10 @@ class Keys:
         """Every key begins with it: it is worked out once."""
         object.__setattr__(self, "root", f"/crony/{encode(self.namespace)}/")
 
+    def told(self, shard: int) -> tuple[str, str, str]:
+        """What a new leader of a shard puts first: a key in the range of each watch of a centre, in their order."""
+        return f"{self.root}control/told/{shard}", f"{self.root}obj/told/{shard}", f"{self.root}run/told/{shard}"
+
     # -- what people defined ---------------------------------------------------------------
 
     def job(self, job: str) -> str:

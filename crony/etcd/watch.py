@@ -171,6 +171,12 @@ class Watcher:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
+    def reopen(self) -> None:
+        """Opens the stream anew where it is: somebody knows that it should have told something by now."""
+        connection = self._connection
+        if connection is not None:
+            connection.interrupt()
+
     def synced(self, timeout: float) -> bool:
         """Waits until the first snapshot was handed over and a stream follows it; whether that is so."""
         return self._synced.wait(timeout)

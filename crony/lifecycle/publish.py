@@ -211,7 +211,7 @@ class _Plan:
             txn.when(mod(keys.done(live.id), found.done.mod if found.done else 0))
         txn.when(*self._names(txn)).put(keys.job(live.id), sealer.seal(live.payload()))
         if self.new_done is not None:
-            txn.put(keys.done(live.id), self.new_done.encode())
+            txn.put(keys.done(live.id), afterend.begun(live, self.new_done).encode())
         for skip in self.skips:
             txn.put(keys.out(skip.run, 0), skip.encode())
         self._link(txn)

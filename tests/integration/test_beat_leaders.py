@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from crony.beat import policy
 from crony.beat.duties.firing import Firing
+from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind
 from crony.errors import Halted
 from crony.etcd.client import Client
@@ -223,7 +226,8 @@ def test_nothing_is_decided_by_a_clock_that_has_just_stepped(place: Stage, monke
     stepped: list[float] = []
 
     def work(self: Firing) -> float | None:
-        if job.id in self._due and not stepped:
+        entry = self._office.book.jobs.get(job.id)
+        if entry is not None and entry.due and not stepped:
             clock.shift = 3600.0
             stepped.append(self._office.wall())
         return real(self)
@@ -268,21 +272,19 @@ def test_etcd_away_and_back(own_etcd: EtcdServer, keys: Keys) -> None:
 
 
 def test_a_job_whose_schedule_fails_is_held_and_the_others_go_on(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    from crony.domain.livejob import LiveJob
-
     place.node("n1")
     place.lead()
     bad = place.publish(schedule={"every": "1s"}, overlap="allow", params={"bad": True})
     good = place.publish(schedule={"every": "1s"}, overlap="allow")
     until(lambda: place.fires(bad) and place.fires(good), 10, "both to fire")
-    real = LiveJob.due_between
+    real = policy.decide
 
-    def broken(self: LiveJob, *rest: int) -> list[int]:
-        if self.job.params.get("bad") is True:
+    def broken(live: LiveJob, done: int, now: float, **facts: Any) -> policy.Plan | None:
+        if live.job.params.get("bad") is True:
             raise KeyError("No such time zone")
-        return real(self, *rest)
+        return real(live, done, now, **facts)
 
-    monkeypatch.setattr(LiveJob, "due_between", broken)
+    monkeypatch.setattr(policy, "decide", broken)
     until(lambda: place.done(bad).held, 10, "it to be held")
     skip = place.skips(bad)[0]
     assert skip.reason == "error" and "time zone" in skip.detail and place.done(bad).upto_at == skip.fire_at
@@ -308,9 +310,9 @@ def test_a_job_nobody_signed_never_fires(place: Stage) -> None:
 
 
 def test_a_client_of_the_leaders_own(place: Stage) -> None:
-    """Nothing is left behind in etcd by an idle centre but the note of who led last, the mark and how far it had taken
-    in what was saved."""
+    """Nothing is left behind in etcd by an idle centre but the note of who led last, the mark, how far it had taken
+    in what was saved, and the keys by which it knew that it had been told everything."""
     place.lead().stop()
     with Client(place.settings.etcd_endpoints) as client:
-        kept = {place.keys.last_leader(0), place.keys.mark, place.keys.taken(0)}
+        kept = {place.keys.last_leader(0), place.keys.mark, place.keys.taken(0), *place.keys.told(0)}
         assert {kv.key for kv in client.list(place.keys.root).kvs} <= kept

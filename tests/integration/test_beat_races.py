@@ -62,9 +62,9 @@ class Behind:
     def __init__(self, centre: RunningCentre, *streams: int) -> None:
         leader = centre.centre.leader
         assert leader is not None
-        self.leader, self.real, self.kept = leader, leader._happened, []
+        self.leader, self.real, self.kept = leader, leader._knowledge._happened, []
         self.streams = streams
-        leader._happened = self._happened  # type: ignore[method-assign]
+        leader._knowledge._happened = self._happened  # type: ignore[method-assign]
 
     def _happened(self, stream: int, *rest: Any) -> None:
         if stream in self.streams:
@@ -74,7 +74,7 @@ class Behind:
 
     def release(self) -> None:
         """All of it, now."""
-        self.leader._happened = self.real  # type: ignore[method-assign]
+        self.leader._knowledge._happened = self.real  # type: ignore[method-assign]
         for news in self.kept:
             self.leader._events.put(("events", *news))
 

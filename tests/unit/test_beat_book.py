@@ -150,13 +150,13 @@ def test_a_node_that_says_nonsense_of_itself_is_ignored() -> None:
 def test_deletions_are_forgotten_although_something_is_always_under_way() -> None:
     """A leader that is never idle must not remember every run it ever had."""
     place_ = object.__new__(Leader)
-    place_._keys, place_._revisions, place_._mark = KEYS, [0, 0, 0], (0, [0, 0, 0])
+    place_._keys, place_._knowledge, place_._mark = KEYS, SimpleNamespace(revisions=[0, 0, 0]), (0, [0, 0, 0])
     book, oldest, lined_up = Book(KEYS), 0, 0
     for revision in range(1, 20_000):
         key = KEYS.run_wait(f"{JOB}.1.{revision}")
         book.put(key, WAIT, 2 * revision)
         book.drop(key, 2 * revision + 1)
-        place_._revisions = [2 * revision + 1] * 3
+        place_._knowledge.revisions = [2 * revision + 1] * 3
         lined_up, oldest = revision + 3, revision
         place_.office = SimpleNamespace(book=book, committer=SimpleNamespace(oldest=oldest, lined_up=lined_up))  # type: ignore[assignment]
         place_._forget()

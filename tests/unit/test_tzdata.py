@@ -96,13 +96,13 @@ def test_a_hint_is_good_for_its_revision_and_release_only(files: ZoneFiles) -> N
     zoned = {"cron": "0 9 * * *", "timezone": TOWN}
     plain = ({"cron": "0 9 * * *"}, {"every": "5m", "timezone": TOWN}, {"at": "2030-01-01T00:00:00Z"}, None)
     local, others = hinted(zoned), [hinted(schedule) for schedule in plain]
-    assert hint.trusted(local, 7) and not hint.timeless(local, 7) and not hint.trusted(local, 8)
-    assert all(hint.timeless(each, 7) and not hint.timeless(each, 8) for each in others)
+    assert hint.trusted(local, 7, 1) and not hint.timeless(local, 7, 1) and not hint.trusted(local, 8, 1)
+    assert all(hint.timeless(each, 7, 1) and not hint.timeless(each, 8, 1) for each in others)
     mixed = LiveJob.created("j1", {**JOB, "schedule": zoned}, now=START).edited(
         {**JOB, "schedule": {"every": "5m"}}, revision=2, now=START + 60
     )
-    assert not hint.timeless(hint.hinted(mixed, Done(START), mixed.next_due(START), 7), 7), "the replaced one counts"
+    assert not hint.timeless(hint.hinted(mixed, Done(START), mixed.next_due(START), 7), 7, 1), "the replaced one counts"
     files.install("2002b", Town="Asia/Tokyo")
     zones.refresh()
-    assert not hint.trusted(local, 7) and all(hint.trusted(each, 7) for each in others)
-    assert not hint.trusted(Done(START, due_seen=7), 7), "a hint from before releases were kept"
+    assert not hint.trusted(local, 7, 1) and all(hint.trusted(each, 7, 1) for each in others)
+    assert not hint.trusted(Done(START, due_seen=7), 7, 1), "a hint from before releases were kept"

@@ -6,9 +6,7 @@ what room is left (S6). A job whose decision fails is held with the reason, and 
 
 from __future__ import annotations
 
-import heapq
 import logging
-import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -23,7 +21,6 @@ from crony.beat.office import Office
 from crony.domain import afterend, hint, ids
 from crony.domain.alert import Alert
 from crony.domain.backfill import Backfill
-from crony.domain.livejob import LiveJob
 from crony.domain.run import Done, Trigger, UnknownRecord
 from crony.domain.signing import BadSeal
 from crony.domain.streak import released
@@ -36,14 +33,8 @@ log = logging.getLogger("crony.beat")
 
 PROMPT = 5.0
 """Seconds: a fire decided within them is on time; later ones let others go first."""
-READING = 0.02
-"""Seconds of one round spent on documents not read before."""
-AHEAD = 30.0
-"""Seconds before its fire that a job's document is made ready, in idle moments: a crowd at midnight is prompt."""
-WARMING = 0.005
-"""Seconds of one round spent on that."""
-FAR = 900
-"""Seconds: a job not due within them keeps only its sealed text in memory."""
+NOTE_EVERY = 2.0
+"""Seconds between two transactions of hints: they are a favour to the next leader, and there may be 100,000."""
 
 
 class Trouble(Exception):
@@ -56,13 +47,9 @@ class Firing:
     def __init__(self, office: Office, undelivered: Undelivered, delivery: Background) -> None:
         self._office = office
         self._undelivered, self._delivery = undelivered, delivery
-        self._heap: list[tuple[int, str]] = []
-        self._due: dict[str, int] = {}
+        self._agenda = office.agenda
         self._late: deque[str] = deque()
-        self._unread: deque[str] = deque()
-        self._cold: list[tuple[float, str]] = []
-        self._unnoted: dict[str, int | None] = {}
-        """Jobs read for the first time, with their far next due instant: written down for the next leader."""
+        self._note_at = 0.0
         self._resting = False
 
     @property
@@ -72,8 +59,9 @@ class Firing:
 
     def work(self) -> float | None:
         """Decide what is due; seconds until the next due instant."""
-        office = self._office
-        self._learn()
+        office, agenda = self._office, self._agenda
+        unread = agenda.learn()
+        self._hold_broken()
         if office.holds or office.book.stopped:
             return None
         while office.committer.free(office.mono()):
@@ -81,92 +69,31 @@ class Firing:
             if not steps:
                 break
             office.committer.send("fire", steps, control_seen=office.book.seen(office.keys.control))
-        if self._unread or self._warm():
+        if unread or agenda.make_ready():
             return 0.0
+        agenda.examine()
         self._note_some()
         if not office.committer.free(office.mono()):
             return None
-        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
         if self._resting:
             return 0.02
-        return max(0.0, self._heap[0][0] - office.wall()) if self._heap else None
+        first = agenda.next()
+        return max(0.0, first[0] - office.wall()) if first else None
 
-    @property
-    def knows(self) -> bool:
-        """Whether every job it was told of is planned for."""
-        return not self._unread and not self._office.book.news.jobs
-
-    def plan_anew(self) -> None:
-        """Time zone data changed. Until a job is read again its old plan wakes it up; what is decided then goes by the
-        new data anyway. The ones that are due soonest are read first."""
-        jobs = (entry for entry in self._office.book.jobs.values() if entry.seen and entry.done is not None)
-        zoned = [each.id for each in jobs if each.done is None or not hint.timeless(each.done, each.seen)]
-        self._unread.extend(sorted(zoned, key=lambda job: self._due.get(job, math.inf)))
-
-    # -- which job is due when -----------------------------------------------------------------
-
-    def _learn(self) -> None:
-        """Take note of jobs and cursors that changed."""
-        book = self._office.book
-        for job in book.news.jobs:
-            entry = book.jobs.get(job)
-            self._due.pop(job, None)
-            if entry is None or entry.busy or not entry.seen or entry.done is None:
-                continue
-            if hint.trusted(entry.done, entry.seen):
-                self._plan(job, entry.done.due_at)
-            else:
-                self._unread.append(job)
-        book.news.jobs.clear()
-        until = self._office.mono() + READING
-        while self._unread and self._office.mono() < until:
-            entry = book.jobs.get(self._unread.popleft())
-            if entry is not None and not entry.busy and entry.seen and entry.done is not None:
-                self._read(entry, entry.done)
-
-    def _read(self, entry: JobEntry, done: Done) -> None:
-        """Work out a job's next due instant from its document."""
-        try:
-            live = self._known(entry, done)
-            entry.problem = ""
-            if holding.stays_held(done, live):
-                entry.problem = done.held
-                return
-            due = live.next_due(done.upto_at)
-            if done.held or (not live.deleted and (due is None or due - self._office.wall() > FAR)):
-                self._unnoted[entry.id] = due
-            self._plan(entry.id, due)
-        except (BadSeal, UnknownRecord) as error:
-            self._distrust(entry, error)
-        except Exception as error:
-            self._office.committer.send("note", [self._hold(entry, done, None, error)])
-
-    def _known(self, entry: JobEntry, done: Done) -> LiveJob:
-        """Its document, with the instant that follows from an end where it goes by ends."""
-        return afterend.known(entry.document(self._office.webs), done)
-
-    def _plan(self, job: str, due: int | None) -> None:
-        entry = self._office.book.jobs[job]
-        if due is None or due - self._office.wall() > FAR:
-            entry.shrink()
-        if due is not None:
-            self._due[job] = due
-            heapq.heappush(self._heap, (due, job))
-            if not entry.warm:
-                heapq.heappush(self._cold, (due - AHEAD, job))
+    # -- hints for the next leader -------------------------------------------------------------
 
     def _note_some(self) -> None:
         """In idle moments, write down when far jobs are due next (transaction 20)."""
-        office, steps = self._office, list[Step]()
-        if not self._unnoted or not office.committer.idle:
+        office, unnoted, steps = self._office, self._agenda.unnoted, list[Step]()
+        if not unnoted or not office.committer.idle or office.mono() < self._note_at:
             return
-        while self._unnoted and len(steps) < office.committer.limit("note"):
-            job, due = self._unnoted.popitem()
+        self._note_at = office.mono() + NOTE_EVERY
+        while unnoted and len(steps) < office.committer.limit("note"):
+            job, due = unnoted.popitem()
             entry = office.book.jobs.get(job)
             if entry is None or entry.busy or entry.limbo or entry.done is None or not entry.seen:
                 continue
-            if hint.trusted(entry.done, entry.seen) or self._due.get(job) != due:
+            if hint.trusted(entry.done, entry.seen, entry.done_seen) or entry.due != due:
                 continue
             try:
                 done = hint.hinted(entry.document(office.webs), released(entry.done), due, entry.seen)
@@ -177,23 +104,6 @@ class Firing:
         if steps:
             office.committer.send("note", steps)
 
-    def _warm(self) -> bool:
-        """Make documents of jobs that are due soon ready; whether there are more."""
-        office = self._office
-        now, until = office.wall(), office.mono() + WARMING
-        while self._cold and self._cold[0][0] <= now:
-            entry = office.book.jobs.get(heapq.heappop(self._cold)[1])
-            if entry is None or entry.warm or not entry.seen or entry.id not in self._due:
-                continue
-            entry.warm = True
-            try:
-                _ = entry.document(office.webs).job
-            except Exception as error:
-                log.debug("job %s cannot be made ready: %s", entry.id, error)  # its decision will say so, once
-            if office.mono() >= until:
-                return True
-        return False
-
     # -- what becomes of it --------------------------------------------------------------------
 
     def _decide(self, now: float) -> list[Step]:
@@ -201,10 +111,8 @@ class Firing:
         limit, steps = self._office.committer.limit("fire"), list[Step]()
         mono = self._office.mono()
         resting: list[tuple[int, str]] = []
-        while self._heap and self._heap[0][0] <= now and len(steps) < limit:
-            due, job = heapq.heappop(self._heap)
-            if self._due.get(job) != due:
-                continue
+        while (first := self._agenda.next()) is not None and first[0] <= now and len(steps) < limit:
+            due, job = self._agenda.take()
             entry = self._office.book.jobs.get(job)
             if entry is not None and entry.rest_until > mono:
                 resting.append((due, job))
@@ -214,31 +122,31 @@ class Firing:
                 self._add(steps, job, now)
         self._resting = bool(resting)
         for item in resting:
-            heapq.heappush(self._heap, item)
+            self._agenda.put_back(item)
         while self._late and len(steps) < limit:
             self._add(steps, self._late.popleft(), now)
         return steps
 
     def _add(self, steps: list[Step], job: str, now: float) -> None:
         entry = self._office.book.jobs.get(job)
-        due = self._due.pop(job, None)
-        if entry is None or due is None or entry.busy or entry.done is None or not entry.seen:
+        if entry is None or entry.due is None or entry.busy or entry.done is None or not entry.seen:
             return
+        due, entry.due = entry.due, None
         try:
             step = self._job(entry, entry.done, now)
         except (BadSeal, UnknownRecord) as error:
-            self._distrust(entry, error)
+            self._agenda.distrust(entry, error)
             return
         except Trouble as error:
             log.exception("job %s cannot be dispatched right now: %s", entry.id, error)
             entry.rest_until = self._office.mono() + 5.0
-            self._plan(entry.id, due)
+            self._agenda.plan(entry.id, due)
             return
         except Exception as error:
             try:
                 step = self._hold(entry, entry.done, due, error)
             except Exception as odd:  # its cursor makes no sense either: the others' steps must still be sent
-                self._distrust(entry, odd)
+                self._agenda.distrust(entry, odd)
                 return
         if step is not None:
             steps.append(step)
@@ -253,7 +161,7 @@ class Firing:
         waiting = len(office.book.line(entry.id)) if others else 0
         plan = policy.decide(live, done.upto_at, now, busy=busy, waiting=waiting, most=most)
         if plan is None:
-            self._plan(entry.id, live.next_due(done.upto_at))
+            self._agenda.plan(entry.id, live.next_due(done.upto_at))
             return None
         try:
             handed = hand_out(office.desk, live, plan.fires, now)
@@ -325,7 +233,7 @@ class Firing:
             if entry.refusals >= 3:
                 entry.rest_until = office.mono() + min(1.0, 0.02 * 2 ** min(entry.refusals, 10))
         elif verdict is Verdict.IMPOSSIBLE and entry.done is not None and not entry.done.held:
-            due = self._known(entry, entry.done).next_due(entry.done.upto_at)
+            due = self._agenda.known(entry, entry.done).next_due(entry.done.upto_at)
             office.committer.send("note", [self._hold(entry, entry.done, due, ValueError("its message is too large"))])
 
     # -- jobs that cannot be decided -----------------------------------------------------------
@@ -336,8 +244,11 @@ class Firing:
         held = holding.hold(office, entry, done, due, error, tell=self._undelivered.room > 0)
         return self._step(entry, held.move, skipped=held.skipped, alert=held.alert)
 
-    def _distrust(self, entry: JobEntry, error: Exception) -> None:
-        """The document is not one a web signed, or not for this version: it does not fire, and nothing is written."""
-        if entry.problem != str(error):
-            log.error("job %s is not acted on: %s", entry.id, error)
-            entry.problem = str(error)
+    def _hold_broken(self) -> None:
+        """Hold the jobs whose next instant could not be told."""
+        broken = self._agenda.broken
+        while broken:
+            job, error = broken.popitem()
+            entry = self._office.book.jobs.get(job)
+            if entry is not None and not entry.busy and entry.seen and entry.done is not None:
+                self._office.committer.send("note", [self._hold(entry, entry.done, None, error)])

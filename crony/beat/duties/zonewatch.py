@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 
 from crony.beat.duties.alerts import Undelivered
-from crony.beat.duties.firing import Firing
 from crony.beat.duty import Background
 from crony.beat.office import Office
 from crony.clock import Clock
@@ -30,8 +29,8 @@ PATIENCE = 600.0
 class ZoneWatch:
     """The duty that looks."""
 
-    def __init__(self, office: Office, firing: Firing) -> None:
-        self._office, self._firing = office, firing
+    def __init__(self, office: Office) -> None:
+        self._office = office
         self._taken_in, self._version = zones.refresh(), tzdata.version()
         self._next = 0.0
 
@@ -47,7 +46,7 @@ class ZoneWatch:
             log.warning("other time zone data were installed (%s, before: %s): what is due when is worked out anew",
                         self._version, before)  # fmt: skip
             self._office.counts["zones_changed"] += 1
-            self._firing.plan_anew()
+            self._office.agenda.plan_anew()
         return EVERY
 
 
