@@ -6,8 +6,9 @@ A chain begins with a run that no other run started, and bears that run's id: ev
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from crony.domain import ids
 from crony.domain.livejob import LiveJob
@@ -34,6 +35,10 @@ class Link(Record):
     """How many of them have to end as awaited."""
     within: float = 86400.0
     """Seconds after their chain began by which the ends of several have to come."""
+    results: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Parameter to what it is taken from: `job` (an id), `fact`, `path`."""
+    given: list[str] = field(default_factory=list)
+    """Those of them for which the job has a value of its own."""
 
     @classmethod
     def of(cls, live: LiveJob) -> Link | None:
@@ -42,7 +47,11 @@ class Link(Record):
         if after is None or not after.ids:
             return None
         parents = dict(zip(after.ids, after.jobs, strict=True))
-        return cls(live.id, live.name, live.generation, live.revision, after.on, parents, after.need, after.within)
+        of = dict(zip(after.jobs, after.ids, strict=True))
+        results = {name: {"job": of[take.job], "fact": take.fact, "path": take.path} for name, take in after.results}
+        given = sorted(set(results) & set(live.job.params))
+        facts = live.id, live.name, live.generation, live.revision
+        return cls(*facts, after.on, parents, after.need, after.within, results, given)
 
     @property
     def sound(self) -> bool:
@@ -53,6 +62,10 @@ class Link(Record):
             and type(self.within) in (int, float)
             and isinstance(self.parents, dict)
             and 1 <= self.need <= len(self.parents)
+            and isinstance(self.given, list)
+            and isinstance(self.results, dict)
+            and all(isinstance(take, dict) and set(take) == {"job", "fact", "path"} for take in self.results.values())
+            and all(isinstance(text, str) for take in self.results.values() for text in take.values())
             and all(isinstance(text, str) for pair in self.parents.items() for text in pair)
         )
 
@@ -121,6 +134,8 @@ class End(NamedTuple):
     fire_at: float | None = None
     to_at: float | None = None
     """Of a record about fires that became no run: the first and the last of them."""
+    facts: Mapping[str, Any] = {}
+    """What parameters of those that follow may be taken from."""
 
     def fits(self, on: str) -> bool:
         """Whether it is an end that `on` waits for. What was skipped has not run, and fits nothing."""
@@ -140,8 +155,12 @@ class End(NamedTuple):
                 return None
             chain = str(told.get("chain") or told["run"])
             at = float(told.get("chain_at") or told.get("requested_at") or told["ended_at"])
-            many = (told["fire_at"], told["to_at"]) if isinstance(told.get("to_at"), int | float) else (None, None)
-            return cls(told["run"], run.job, str(told["name"]), str(told["kind"]), chain, at, *many)
+            facts = {name: told.get(name) for name in ("result", "reason", "code", "run")}
+            facts["outcome"] = told["kind"]
+            last = told.get("to_at")
+            first = told.get("fire_at") if last is not None else None
+            name, kind = str(told["name"]), str(told["kind"])
+            return cls(told["run"], run.job, name, kind, chain, at, first, last, facts)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
 

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crony.domain import ids
+from crony.domain.after import Take
 from crony.domain.chain import End, Graph, Link, began_at, key_of
 from crony.domain.durations import format_duration
+from crony.domain.jsontext import dumps
 from crony.domain.outcome import Kind, Outcome, SkipReason
 from crony.domain.run import Record, Request, Trigger
 
 MARGIN = 60.0
 """Seconds after its time for which a record stays: by then the clocks of all centres say that the time is over."""
-MOST_AT_ONCE = 20
-"""Most chains of one job that one record about many fires concerns."""
+LARGEST = 4 * 1024
+"""Most bytes of the parameters that one run takes from its parents, as JSON."""
+MOST_AT_ONCE = 44
+"""Most runs that one end decides on or is noted for; each takes two records at most, and a transaction has 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,10 @@ class Gathering(Record):
     """By when the ends have to come."""
     ends: dict[str, list[str]] = field(default_factory=dict)
     """Parent to how it ended, in which run."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """Parameters taken from them so far."""
+    lacks: dict[str, str] = field(default_factory=dict)
+    """Parameters that there is nothing for, and why."""
     decided: bool = False
 
     @property
@@ -50,7 +58,7 @@ class Gathering(Record):
             all(isinstance(text, str) for text in (self.run, self.job, self.key, self.chain))
             and all(type(at) in (int, float) for at in (self.chain_at, self.until_at))
             and type(self.decided) is bool
-            and isinstance(self.ends, dict)
+            and all(isinstance(each, dict) for each in (self.ends, self.params, self.lacks))
             and all(isinstance(pair, list) and len(pair) == 2 for pair in self.ends.values())
             and all(isinstance(text, str) for pair in self.ends.values() for text in pair)
         )
@@ -72,25 +80,30 @@ def consequences(end: End, graph: Graph, known: Mapping[str, Gathering], now: fl
         if len(link.parents) == 1:
             run = ids.chained_run_id(link.job, link.generation, end.run)
             if end.fits(link.on):
-                found.append(Consequence(request=_request(link, run, end.chain, end.run, now, end.chain_at)))
+                alone = _noted(Gathering(run, link.job, "", end.chain, end.chain_at, 0.0), link, end)
+                found.append(_decided(link, alone, end.run, now))
             elif _worth(link, [end.kind], graph):
                 found.append(
                     Consequence(skip=_skip(link, run, end.chain, end.run, _said(link, [end]), now, end.chain_at))
                 )
             continue
-        for chain in _chains(link, end, known):
-            found += _gather(link, end._replace(chain=chain), graph, known, now)
+        found += _gather(link, end, graph, known, now)
+    for link, chain in _others(end, graph, known):
+        if len(found) >= MOST_AT_ONCE:
+            break
+        found += _gather(link, end._replace(chain=chain), graph, known, now)
     return found
 
 
-def _chains(link: Link, end: End, known: Mapping[str, Gathering]) -> Iterator[str]:
-    """The chains that an end is part of: its own, and those of every fire that its record speaks of."""
-    yield end.chain
+def _others(end: End, graph: Graph, known: Mapping[str, Gathering]) -> Iterator[tuple[Link, str]]:
+    """The chains that wait beside an end's own, whose fires its record speaks of as well."""
     if end.fire_at is None or end.to_at is None:
         return
-    mine = (each for each in known.values() if each.job == link.job and each.key != key_of(end.chain))
-    others = sorted(each.chain for each in mine if each.key.isdigit() and end.fire_at <= int(each.key) <= end.to_at)
-    yield from others[:MOST_AT_ONCE]
+    links = {link.job: link for link in graph.after(end.job) if len(link.parents) > 1}
+    own = key_of(end.chain)
+    for each in sorted(known.values(), key=lambda each: (each.key, each.run)):
+        if each.job in links and each.key != own and each.key.isdigit() and end.fire_at <= int(each.key) <= end.to_at:
+            yield links[each.job], each.chain
 
 
 def _gather(link: Link, end: End, graph: Graph, known: Mapping[str, Gathering], now: float) -> Iterator[Consequence]:
@@ -106,20 +119,20 @@ def _gather(link: Link, end: End, graph: Graph, known: Mapping[str, Gathering], 
         detail = f"{end.name} ended more than {format_duration(link.within)} after its chain began"
         yield Consequence(skip=_skip(link, late, end.chain, end.run, detail, now, begun))
         return
-    after = replace(before, ends={**before.ends, end.job: [end.kind, end.run]})
+    after = _noted(before, link, end)
     to_come = [parent for parent in link.parents if parent not in after.ends and _may_come(parent, after, graph)]
     request = skip = None
     if not after.decided:
         ends = [_end(parent, link, after) for parent in link.parents if parent in after.ends]
         fit = sum(each.fits(link.on) for each in ends)
         if fit >= link.need:
-            request = _request(link, run, after.chain, end.run, now, after.chain_at)
+            request, skip, _ = _decided(link, after, end.run, now)
+            after = replace(after, decided=True, params={}, lacks={})
         elif fit + len(to_come) < link.need:
             absent = [link.parents[each] for each in link.parents if each not in after.ends and each not in to_come]
             if absent or _worth(link, [each.kind for each in ends], graph):
                 skip = _skip(link, run, after.chain, end.run, _said(link, ends, absent), now, after.chain_at)
-            after = replace(after, decided=True)
-        after = replace(after, decided=after.decided or request is not None)
+            after = replace(after, decided=True, params={}, lacks={})
     yield Consequence(request, skip, (run, after if to_come or not after.decided else None))
 
 
@@ -149,11 +162,39 @@ def _worth(link: Link, kinds: list[str], graph: Graph) -> bool:
     return link.on != "failure" or any(kind != Kind.SUCCEEDED for kind in kinds) or bool(graph.after(link.job))
 
 
-def _request(link: Link, run: str, chain: str, cause: str, now: float, begun: float) -> tuple[str, Request]:
-    return f"c{run}", Request(
-        "run", run=run, job=link.job, name=link.name, generation=link.generation, trigger=Trigger.CHAIN.value,
-        requested_at=now, chain=chain, cause=cause, chain_at=begun,
+def _noted(gathering: Gathering, link: Link, end: End) -> Gathering:
+    """With another end, and what parameters are taken from it."""
+    params, lacks = dict(gathering.params), dict(gathering.lacks)
+    for name, take in link.results.items():
+        if take["job"] != end.job:
+            continue
+        try:
+            value = Take(end.name, take["fact"], take["path"]).of(end.facts)
+        except LookupError:
+            where = f"`{take['path']}`" if take["path"] else take["fact"]
+            lacks[name] = f"the run of {end.name} has no {where}"
+            continue
+        if len(dumps({**params, name: value}, "replace")) > LARGEST:
+            lacks[name] = f"what is taken from its parents is larger than {LARGEST // 1024} KiB"
+        else:
+            params[name] = value
+    return replace(gathering, ends={**gathering.ends, end.job: [end.kind, end.run]}, params=params, lacks=lacks)
+
+
+def _decided(link: Link, gathering: Gathering, cause: str, now: float) -> Consequence:
+    """The request for a run, or the record of what it lacks, where the job has no value of its own for that."""
+    for name, take in link.results.items():
+        if name not in gathering.params and name not in link.given:
+            why = gathering.lacks.get(name, f"{link.parents.get(take['job'], take['job'])} has not ended")
+            detail = f"there is nothing for the parameter {name}; {why}"
+            skip = _skip(link, gathering.run, gathering.chain, cause, detail, now, gathering.chain_at)
+            return Consequence(skip=skip)
+    request = Request(
+        "run", run=gathering.run, job=link.job, name=link.name, generation=link.generation,
+        trigger=Trigger.CHAIN.value, params=gathering.params, requested_at=now, chain=gathering.chain, cause=cause,
+        chain_at=gathering.chain_at,
     )  # fmt: skip
+    return Consequence(request=(f"c{gathering.run}", request))
 
 
 def _skip(link: Link, run: str, chain: str, cause: str, detail: str, now: float, begun: float) -> Outcome:

@@ -9,6 +9,7 @@ that follow others, or the records why they do not run: who follows whom is comp
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,14 @@ from crony.domain import gathering, ids
 from crony.domain.alert import BAD, Alert, AlertKind, recovered, run_failed
 from crony.domain.chain import End, Graph
 from crony.domain.gathering import Consequence, Gathering
+from crony.domain.jsontext import dumps
 from crony.domain.outcome import Outcome
 from crony.domain.run import Record, Request, UnknownRecord
 from crony.etcd.keys import Keys
 from crony.lifecycle.alert import put
 from crony.lifecycle.move import Move
+
+log = logging.getLogger("crony.beat")
 
 MOST_ALERTS = 15
 """Most alerts put by one settle; each is two keys, and most change what is known of their job."""
@@ -34,6 +38,8 @@ MOST_WRITES = 97
 """Most puts and deletes of one settle, but for the position and what is put again: a transaction has 100."""
 WRITES = 5
 """Most of them for one outcome, but for those of jobs that follow."""
+MOST_BYTES = 200 * 1024
+"""Most bytes, about, of parameters in one settle; what follows one end has less."""
 _AWAITED = b'"awaited":true'
 # The first of each in a record of ours is its own. Most outcomes are good, and reading one costs more than this.
 _KIND = re.compile(rb'"kind":"([a-z_]*)"')
@@ -106,6 +112,7 @@ def consequences(
     parts: dict[str, Request] = {}
     chained: list[Consequence] = []
     known, changed = dict(gathered or {}), dict[str, Gathering | None]()
+    carried = 0
     lapses: dict[str, bool] = {}
     over: list[Over] = []
     for revision, key, value in outcomes:
@@ -125,8 +132,10 @@ def consequences(
             or (end is not None and len(ends) >= MOST_ENDS)
             or (part is not None and whole not in parts and len(parts) >= MOST_WHOLES)
             or written + WRITES + _writes(follows) > MOST_WRITES
+            or (carried and carried + _bytes(follows) > MOST_BYTES)
         ):
             break
+        carried += _bytes(follows)
         if alert is not None:
             alerts.setdefault(alert.id, alert)
             if alert.kind != AlertKind.RUN_HELD:
@@ -172,12 +181,23 @@ def _followed(
     end = End.of(value) if graph.after(run.split(".")[0]) else None
     if end is None or end.run != run:
         return []
-    return gathering.consequences(end, graph, known, now)
+    try:
+        return gathering.consequences(end, graph, known, now)
+    except Exception:  # whoever writes outcomes and links must not be able to stop the others
+        log.exception("what follows the end of run %s cannot be told: nothing does", run)
+        return []
 
 
 def _writes(chained: Iterable[Consequence]) -> int:
     """How many records they write, at most."""
     return sum(sum(part is not None for part in each) for each in chained)
+
+
+def _bytes(chained: Iterable[Consequence]) -> int:
+    """About how many bytes of parameters they carry."""
+    requests = [each.request[1].params for each in chained if each.request]
+    records = [each.gathered[1].params for each in chained if each.gathered and each.gathered[1]]
+    return sum(len(dumps(params, "replace")) for params in (*requests, *records) if params)
 
 
 def _ended(run: str, value: bytes) -> Request | None:

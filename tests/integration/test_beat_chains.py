@@ -360,6 +360,30 @@ def test_shards_that_know_nothing_of_each_other_s_jobs(etcd: EtcdServer, keys: K
             end(node, message_of(place, child))
 
 
+def test_results_become_parameters(place: Stage, node: FakeNode) -> None:
+    """Also when a leader has died since the first of them was told."""
+    first = place.lead()
+    top = place.publish(name="top")
+    left, right = place.publish(name="left", after=after(top)), place.publish(name="right", after=after(top))
+    takes = {"total": {"job": "left", "path": "sum.total"}, "how": {"job": "right", "fact": "outcome"}}
+    child = place.publish(params={"total": 0, "x": 1}, after=after(left, right, on="end", results=takes))
+    alone = place.publish(after=after(left, results={"total": "sum.total"}))
+    run_and_end(place, node, top)
+    end(node, message_of(place, left), result={"sum": {"total": 12.5}})
+    assert message_of(place, alone).envelope.params == {"total": 12.5}
+    until(lambda: [each.params for each in gathered(place)] == [{"total": 12.5}], 10, "it to be kept")
+    first.stop()
+    place.lead(centre="two")
+    end(node, message_of(place, right), Kind.FAILED)
+    assert message_of(place, child).envelope.params == {"total": 12.5, "x": 1, "how": "failed"}
+    end(node, message_of(place, alone))
+
+    run_and_end(place, node, top)
+    end(node, message_of(place, left), result={"sum": 1})
+    said = "there is nothing for the parameter total; the run of left has no `sum.total`"
+    assert skip_of(place, alone).detail == said
+
+
 def test_forty_follow_one_and_what_makes_no_sense_stops_nobody(place: Stage, node: FakeNode) -> None:
     place.lead()
     parent = place.publish()

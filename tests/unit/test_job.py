@@ -85,7 +85,16 @@ FULL = {
     "limits": ["pool:reports", "pool:db"],
     "secrets": {"TOKEN": "billing-token"},
     "async": {"deadline": "2h", "heartbeat": "5m"},
-    "after": {"on": "failure", "of": 1, "jobs": ["billing/open-day", "每天"], "within": "6h"},
+    "after": {
+        "on": "failure",
+        "of": 1,
+        "jobs": ["billing/open-day", "每天"],
+        "within": "6h",
+        "results": {
+            "total": {"job": "每天", "fact": "result", "path": "sum.0"},
+            "why": {"job": "每天", "fact": "reason"},
+        },
+    },
     "alerts": [{"on": ["failed", "recovered"], "to": ["feishu-ops", "ops@example.org"]}],
 }
 
@@ -231,6 +240,12 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(after={"jobs": ["a"], "of": True}), "after.of", "must be a whole number"),
     (job(after={"jobs": ["a"], "within": "1s"}), "after.within", "must be between"),
     (job(after={"jobs": [f"a{number}" for number in range(21)]}), "after.jobs", "has 21 items"),
+    (job(after={"jobs": ["a"], "results": ["x"]}), "after.results", "must be a mapping"),
+    (job(after={"jobs": ["a"], "results": {"x": {"job": "b"}}}), "after.results.x.job", "is not among after.jobs"),
+    (job(after={"jobs": ["a", "b"], "results": {"x": "sum"}}), "after.results.x.job", "is missing"),
+    (job(after={"jobs": ["a"], "results": {"x": {"fact": "node"}}}), "after.results.x.fact", "must be one of"),
+    (job(after={"jobs": ["a"], "results": {"x": {"fact": "run", "path": "y"}}}), "after.results.x.path", "for results"),
+    (job(after={"jobs": ["a"], "results": {str(n): "" for n in range(21)}}), "after.results", "has 21 parameters"),
     (job(after={"job": ["a"]}), "after.job", "is not a known field"),
     (job(limits="pool:x"), "limits", "must be a list"),
     (job(limits=["reports"]), "limits[0]", "write pool:reports"),
