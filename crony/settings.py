@@ -63,6 +63,13 @@ def _networks(value: str) -> tuple[str, ...]:
     return _items(value)
 
 
+def _programs(value: str) -> tuple[str, ...]:
+    for item in _items(value):
+        if item != "scripts" and not item.startswith("/"):
+            raise ValueError(f"{item!r} is neither an absolute path, such as /opt/jobs/*, nor the word scripts")
+    return _items(value)
+
+
 def _setting(parse: Callable[[str], Any], default: Any, about: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"parse": parse, "about": about, "secret": secret})
 
@@ -117,6 +124,12 @@ class Settings:
         _networks, (), "addresses inside that jobs of this node may call: loopback, private, networks; default none"
     )
     tls_dir: str = _setting(_text, "", "folder with CA files and client certificates that jobs may name")
+    shell_allow: tuple[str, ...] = _setting(
+        _programs, (), "programs that shell jobs may start: paths with * and **, the word scripts; empty: all"
+    )
+    shell_users: tuple[str, ...] = _setting(
+        _items, (), "users that commands of a root node may run as; without `run_as` the first one"
+    )
     spool_dir: str = _setting(_text, "", "where a node keeps output until the web has it")
     spool_limit: int = _setting(int, 256 * 1024 * 1024, "most bytes of output kept on a node")
     output_limit: int = _setting(int, 4 * 1024 * 1024, "most bytes of output kept of one attempt")

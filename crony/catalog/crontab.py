@@ -22,10 +22,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from crony.domain.action import check_env
 from crony.domain.check import texts
 from crony.domain.cron import check
 from crony.domain.job import DESCRIPTION, parse
+from crony.domain.shell_action import check_env
 from crony.domain.zones import zone
 from crony.errors import Invalid
 

@@ -41,15 +41,14 @@ from crony.store.search import folded, searchable
 LIKE = 1000
 """Most names that one that is not found is compared with, by its beginning and by its end."""
 
+
 class Catalog:
     """The jobs of one namespace, and what they name.
 
     `sealer` signs what is published: nodes and centres trust only such documents. `cipher` encrypts secrets.
     """
 
-    def __init__(
-        self, db: Database, client: Client, keys: Keys, sealer: Sealer, cipher: Cipher | None = None
-    ) -> None:
+    def __init__(self, db: Database, client: Client, keys: Keys, sealer: Sealer, cipher: Cipher | None = None) -> None:
         self.db, self.client, self.keys, self.sealer = db, client, keys, sealer
         self._publisher = Publisher(db, client, keys, sealer)
         self.calendars = Calendars(self._publisher)

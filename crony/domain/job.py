@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from crony.clock import rfc3339
-from crony.domain.action import check_env, parse_action
+from crony.domain.action import parse_action
 from crony.domain.after import After, parse_after
 from crony.domain.alerting import JobAlert, parse_job_alerts
 from crony.domain.calendar import Calendar
@@ -28,6 +28,7 @@ from crony.domain.pool import limits_document, parse_limits
 from crony.domain.routing import Strategy
 from crony.domain.schedule import Schedule, parse_schedules
 from crony.domain.secret import check_uses, parse_secrets
+from crony.domain.shell_action import check_env
 from crony.domain.window import FIELDS as WINDOW
 from crony.errors import Invalid
 

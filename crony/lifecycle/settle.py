@@ -174,9 +174,7 @@ def over_for_good(run: str, value: bytes) -> Over | None:
     return Over(run.split(".")[0], failed, float(at[1]), value)
 
 
-def _followed(
-    run: str, value: bytes, graph: Graph, known: Mapping[str, Gathering], now: float
-) -> list[Consequence]:
+def _followed(run: str, value: bytes, graph: Graph, known: Mapping[str, Gathering], now: float) -> list[Consequence]:
     """What the end of a run comes to for the jobs that follow its job."""
     end = End.of(value) if graph.after(run.split(".")[0]) else None
     if end is None or end.run != run:

@@ -17,6 +17,7 @@ from crony.errors import Conflict, Forbidden, Halted, Invalid
 from crony.tasks.run import NAME
 from crony.transport_etcd import hooks
 from crony.workers import ending, executor
+from crony.workers.keeper import hide
 from crony.workers.letting_go import LettingGo
 from crony.workers.liveness import Liveness
 from crony.workers.process import Process, current
@@ -107,6 +108,8 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
     def _join(self, c: Any) -> None:
         process = current()
         process.under_way = lambda: executor.STARTS.under_way
+        if process.settings.shell:
+            hide()
         live = Liveness(process, capacity=lambda: capacity(c.pool), running=running)
         if c.hub is not None:
             live.on_stop = lambda: c.hub.call_soon(_nothing)  # a signal alone does not end the loop's waiting

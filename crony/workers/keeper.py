@@ -22,6 +22,7 @@ from crony.workers import keeper_main
 
 log = logging.getLogger("crony.worker")
 
+PR_SET_DUMPABLE = 4
 PATIENCE = 20.0
 """Seconds for which the keeper may take to start a command."""
 
@@ -141,6 +142,7 @@ class Keeper:
                         raise
 
     def _begin(self) -> None:
+        hide()
         if self._child is not None:
             log.warning("the keeper of this node's commands ended (%s); starting it again", self._child.poll())
             if self._way is not None:
@@ -174,6 +176,12 @@ class Keeper:
             if each is not None:
                 each.close()
         self._way = self._child = None
+
+
+def hide() -> None:
+    """Other processes of our user, commands among them, cannot read this one's environment and memory any more."""
+    with contextlib.suppress(OSError):
+        keeper_main.prctl(PR_SET_DUMPABLE, 0)
 
 
 def _forget(keeper: Keeper) -> Any:

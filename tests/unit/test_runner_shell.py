@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +17,10 @@ from uuid import uuid4
 
 import pytest
 
+from crony.domain.callback import Token
 from crony.domain.outcome import Kind
 from crony.workers.attempt import Verdict
+from crony.workers.calling import Callback
 from crony.workers.process import Process
 from crony.workers.runners import shell
 from tests.helpers import attempts
@@ -227,6 +232,150 @@ def test_a_dead_keeper_is_replaced(parts: Process) -> None:
     first.wait()
     assert run(parts, {"command": ["echo", "on"]}).kind is Kind.SUCCEEDED
     assert parts.keeper._child is not None and parts.keeper._child.pid != first.pid
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "kind", "final"),
+    [
+        ({"success": [3]}, 3, Kind.SUCCEEDED, False),
+        ({"success": [3]}, 4, Kind.FAILED, False),
+        ({"success": [3], "final": [64]}, 64, Kind.FAILED, True),
+    ],
+)
+def test_what_exit_codes_mean(parts: Process, codes: dict, code: int, kind: Kind, final: bool) -> None:
+    verdict = run(parts, {"command": ["sh", "-c", f"exit {code}"], "exit_codes": codes})
+    assert (verdict.kind, verdict.code, verdict.final) == (kind, code, final)
+
+
+@pytest.mark.parametrize(
+    ("limits", "script", "seen"),
+    [
+        ({"cpu": "1s"}, "while :; do :; done", "killed by signal SIGXCPU: more than its limit of cpu, 1s"),
+        ({"memory": "64MiB"}, "head -c 200000000 /dev/zero | tail -n 1 | wc -c", "cannot allocate|exhausted"),
+        ({"files": 16}, "ulimit -n", "16"),
+        ({"file_size": "1KiB"}, "exec head -c 5000 /dev/zero > big", "SIGXFSZ: more than its limit of file_size, 1KiB"),
+        ({"processes": 7}, "ulimit -u 2>/dev/null || grep processes /proc/self/limits", "7"),
+        ({}, "ulimit -c", "0"),
+    ],
+    ids=["cpu", "memory", "files", "file_size", "processes", "core"],
+)
+def test_limits(parts: Process, tmp_path: Path, limits: dict, script: str, seen: str) -> None:
+    verdict = run(parts, {"script": script, "limits": limits, "cwd": str(tmp_path)})
+    assert re.search(seen, f"{verdict.reason}\n{attempts.output(parts).decode()}", re.IGNORECASE), verdict
+
+
+# -- what the node allows -------------------------------------------------------------------------
+
+OTHER = "nobody"
+
+
+@pytest.mark.parametrize(
+    ("allow", "action", "why"),
+    [
+        ("/usr/bin/true", {"command": ["true"]}, ""),
+        ("/usr/bin/*", {"command": ["/usr/bin/true", "x"]}, ""),
+        ("/usr/**", {"command": ["/bin/true"]}, ""),
+        ("/opt/**", {"command": ["true"]}, "is not among the programs"),
+        ("/usr/*", {"command": ["true"]}, "is not among the programs"),
+        ("/usr/bin/tru", {"command": ["true"]}, "is not among the programs"),
+        ("/usr/bin/../bin/true", {"command": ["true"]}, "is not among the programs"),
+        ("/opt/jobs/*", {"command": ["/opt/jobs/../../usr/bin/true"]}, "is n"),
+        ("{folder}/*", {"command": ["{folder}/link"]}, "is not among the programs"),
+        ("/usr/bin/true", {"command": ["./true"], "cwd": "/usr/bin"}, "is no program on this node"),
+        ("/usr/bin/true", {"command": ["true"], "env": {"PATH": "/tmp"}}, "lets no job set PATH"),
+        ("/usr/bin/true", {"command": ["true"], "env": {"LD_PRELOAD": "/tmp/x.so"}}, "may not be set by a job"),
+        ("/usr/bin/true", {"script": "true"}, "runs no scripts"),
+        ("/usr/bin/true,scripts", {"script": "true"}, ""),
+        ("scripts", {"command": ["true"]}, "is not among the programs"),
+    ],
+)
+def test_the_nodes_list_of_programs(tmp_path: Path, allow: str, action: dict, why: str) -> None:
+    (tmp_path / "link").symlink_to("/usr/bin/true")
+
+    def here(text: str) -> str:
+        return text.replace("{folder}", str(tmp_path))
+
+    parts = attempts.process(tmp_path, shell_allow=tuple(here(allow).split(",")))
+    if "command" in action:
+        action = {**action, "command": [here(part) for part in action["command"]]}
+    verdict = run(parts, action)
+    parts.keeper.close()
+    assert verdict.kind is (Kind.REFUSED if why else Kind.SUCCEEDED), verdict
+    assert why in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("users", "run_as", "why"),
+    [
+        ((), {"user": OTHER}, "CRONY_SHELL_USERS"),
+        ((OTHER,), {"user": "root"}, "CRONY_SHELL_USERS"),
+        ((OTHER,), {"user": "daemon"}, "CRONY_SHELL_USERS"),
+        (("no-such-user",), {"user": "no-such-user"}, "there is no user"),
+        ((OTHER,), {"user": OTHER, "group": "root"}, "is not in the group"),
+        ((OTHER,), {"user": OTHER, "group": "no-such-group"}, "there is no group"),
+    ],
+)
+def test_who_is_not_allowed(tmp_path: Path, users: tuple[str, ...], run_as: dict, why: str) -> None:
+    verdict = run(attempts.process(tmp_path, shell_users=users), {"command": ["true"], "run_as": run_as})
+    assert verdict.kind is Kind.REFUSED and why in verdict.reason
+
+
+def test_only_root_runs_commands_as_somebody_else(parts: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam(OTHER).pw_uid)
+    verdict = run(parts, {"command": ["true"], "run_as": {"user": "backup"}})
+    assert verdict.kind is Kind.REFUSED and "this node runs as nobody, so it cannot" in verdict.reason
+
+
+def test_a_command_as_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = attempts.process(tmp_path, shell_users=(OTHER,))
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # that of the tests is closed to others
+    target = attempts.attempt(parts, {"kind": "shell", "script": _WHO, "run_as": {"user": OTHER}}, deadline=60.0)
+    token = Token.new("run.n1", "9.x").under(7)
+    target.callback = Callback.of(target.envelope, token, api="http://127.0.0.1:9", now=0.0)
+    verdict = shell.run(target)
+    told = attempts.output(parts).decode().splitlines()
+    assert verdict.accepted, (verdict, told)
+    entry = pwd.getpwnam(OTHER)
+    assert told[0] == f"{entry.pw_uid} {entry.pw_gid} {entry.pw_gid}"
+    assert told[1] == f"{OTHER} {entry.pw_dir}"
+    assert told[2] == "700 nobody, token 600 nobody", "the folder of its callback is its own"
+    assert told[3:] == ["may not kill its minder", "done"]
+    run(parts, {"command": ["id", "-un"]})
+    parts.keeper.close()
+    assert attempts.output(parts).decode().splitlines()[-1] == OTHER, "the first one allowed, where the job names none"
+
+
+_WHO = """
+echo "$(id -u) $(id -g) $(id -G)"
+echo "$USER $HOME"
+folder=$(dirname "$CRONY_CALLBACK_TOKEN_FILE")
+echo "$(stat -c '%a %U' "$folder"), token $(stat -c '%a %U' "$CRONY_CALLBACK_TOKEN_FILE")"
+kill -9 $PPID 2>/dev/null || echo "may not kill its minder"
+touch "$CRONY_CALLBACK_ACCEPT_FILE"
+echo done
+"""
+
+
+def test_a_command_sees_nothing_of_the_nodes_own(tmp_path: Path) -> None:
+    source = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from tests.helpers import attempts
+        from crony.workers import keeper_main
+        from crony.workers.runners import shell
+        parts = attempts.process(Path(sys.argv[1]), shell_users=("nobody", "root"))
+        for user in ("nobody", "root"):
+            script = "cat /proc/$PPID/environ /proc/self/environ; cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
+            if user == "root":
+                script = "cat /proc/$PPID/environ /proc/self/environ; env"
+            verdict = shell.run(attempts.attempt(parts, {"kind": "shell", "script": script, "run_as": {"user": user}}))
+        assert keeper_main._libc.prctl(3, 0, 0, 0, 0) == 0, "others of its user cannot read its environment"
+        parts.keeper.close()
+    """)
+    environ = {**os.environ, "CRONY_TOKEN": "secret-canary", "DATABASE_PASSWORD": "secret-canary"}
+    subprocess.run([sys.executable, "-c", source, str(tmp_path)], env=environ, check=True, timeout=60)
+    seen = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"CRONY_RUN_ID" in seen and b"secret-canary" not in seen
 
 
 ESCAPES = {

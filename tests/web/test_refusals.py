@@ -18,7 +18,7 @@ from tests.web.conftest import Browser, document, text_of
 ROOT = Path(crony.__file__).parent
 FILES = (
     "domain/check.py", "domain/job.py", "domain/placing.py", "domain/schedule.py", "domain/cron.py", "domain/action.py",
-    "domain/http_action.py", "domain/grpc_action.py", "domain/template.py",
+    "domain/http_action.py", "domain/grpc_action.py", "domain/template.py", "domain/shell_action.py",
     "domain/dialects.py", "domain/hashed.py", "domain/quartz.py", "domain/lint.py",
     "domain/durations.py", "domain/instants.py", "domain/window.py",
     "domain/calendar.py", "catalog/keeping.py", "catalog/objects.py", "catalog/calendars.py", "web/pages/calendars.py",

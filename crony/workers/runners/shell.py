@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import pwd
 import re
 import selectors
 import shlex
@@ -19,68 +18,73 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from crony.clock import rfc3339
 from crony.domain.outcome import Kind
 from crony.domain.run import Envelope
-from crony.workers import calling
+from crony.domain.shell_action import limits_in_numbers
+from crony.errors import Invalid
+from crony.workers import calling, shell_rules
 from crony.workers.attempt import ACCEPTED, SUCCEEDED, Attempt, Verdict
 from crony.workers.keeper import Command, Ended, Launch
+from crony.workers.shell_rules import Account
 
+SCRIPT = "script"
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL to all of it."""
 
 
 def run(attempt: Attempt) -> Verdict:
     """Run the command to its end, its timeout, or its cancel."""
-    action = attempt.envelope.action
-    scratch: str | None = None
-    more: dict[str, str] = {}
-    try:
-        if "script" in action or attempt.callback is not None:
-            scratch = tempfile.mkdtemp(prefix="crony-")
-        if attempt.callback is not None and scratch is not None:
-            more = calling.lay_out(attempt.callback, Path(scratch))
-        if "script" in action and scratch is not None:
-            script = Path(scratch) / "script"
-            script.write_text(action["script"])
-            argv = [*shlex.split(action.get("interpreter") or "/bin/sh"), str(script)]
-        else:
-            argv = [str(part) for part in action["command"]]
+    action, settings = attempt.envelope.action, attempt.process.settings
+    with contextlib.ExitStack() as stack:
+        try:
+            owner = shell_rules.account(settings, action)
+            shell_rules.allowed(settings, action)
+            scratch, more = _scratch(attempt, owner, stack)
+            if "script" in action:
+                argv = [*shlex.split(action.get("interpreter") or "/bin/sh"), f"{scratch}/{SCRIPT}"]
+            else:
+                argv = shell_rules.program(settings, action)
             if not argv:
                 raise ValueError("the command is empty")
-        stdout, written = os.pipe()
-        try:
-            command = _start(attempt, argv, action, more, written)
-        except BaseException:
-            os.close(stdout)
-            raise
-        finally:
-            os.close(written)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return Verdict(Kind.FAILED, f"the command could not be started: {error}")
-    try:
+            command, stdout = _start(attempt, argv, owner, more)
+        except shell_rules.NotHere as error:
+            return Verdict(Kind.REFUSED, str(error))
+        except (OSError, ValueError, KeyError, TypeError, Invalid) as error:
+            return Verdict(Kind.FAILED, f"the command could not be started: {error}")
+        stack.callback(os.close, stdout)
+        stack.callback(command.close)
         verdict = _Running(attempt, command, stdout).wait()
         accepted = more and verdict.kind is Kind.SUCCEEDED and os.path.lexists(more["CRONY_CALLBACK_ACCEPT_FILE"])
         return ACCEPTED if accepted else verdict
-    finally:
-        command.close()
-        os.close(stdout)
-        if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def environment(envelope: Envelope, fence: int, extra: Mapping[str, Any]) -> dict[str, str]:
+def _scratch(attempt: Attempt, owner: Account, stack: contextlib.ExitStack) -> tuple[str, dict[str, str]]:
+    """A folder of the command's own, with script and callback, where it needs one; the variables that tell of it."""
+    script = attempt.envelope.action.get("script")
+    if script is None and attempt.callback is None:
+        return "", {}
+    folder = tempfile.mkdtemp(prefix="crony-")
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    more = calling.lay_out(attempt.callback, Path(folder)) if attempt.callback is not None else {}
+    if script is not None:
+        Path(folder, SCRIPT).write_text(script)
+    if owner.other:
+        for path in (*Path(folder).iterdir(), Path(folder)):
+            os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+    return folder, more
+
+
+def environment(envelope: Envelope, fence: int, extra: Mapping[str, Any], owner: Account) -> dict[str, str]:
     """The whole environment of a command: a few harmless facts of the machine, the job's own, and the run's.
 
     Parameters come as `CRONY_PARAM_<NAME>` (upper case, `_` for what is no letter or digit): text as it is, else JSON.
     """
-    entry = pwd.getpwuid(os.getuid())
-    env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": entry.pw_dir, "USER": entry.pw_name}
+    env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": owner.home, "USER": owner.name}
     env["LANG"] = os.environ.get("LANG", "C.UTF-8")
     if "TZ" in os.environ:
         env["TZ"] = os.environ["TZ"]
@@ -101,13 +105,18 @@ def environment(envelope: Envelope, fence: int, extra: Mapping[str, Any]) -> dic
     return env
 
 
-def _start(attempt: Attempt, argv: list[str], action: Mapping[str, Any], more: dict[str, str], stdout: int) -> Command:
+def _start(attempt: Attempt, argv: list[str], owner: Account, more: dict[str, str]) -> tuple[Command, int]:
+    """The command, begun, and where its output can be read."""
+    action = attempt.envelope.action
     own = {**(action.get("env") or {}), **attempt.secrets}
-    env = environment(attempt.envelope, attempt.held.fence, own) | more
-    home = env["HOME"] if os.path.isdir(env["HOME"]) else "/"
-    cwd = action.get("cwd") or home
+    env = environment(attempt.envelope, attempt.held.fence, own, owner) | more
+    cwd = action.get("cwd") or (owner.home if os.path.isdir(owner.home) else "/")
     if not os.path.isdir(cwd):
         raise NotADirectoryError(f"{cwd} is not a directory on this node")
+    limits = {"core": 0, **limits_in_numbers(action.get("limits") or {})}
+    launch = Launch(argv, env, cwd, limits)
+    if owner.other:
+        launch = replace(launch, uid=owner.uid, gid=owner.gid, groups=owner.groups)
     with contextlib.ExitStack() as stack:
         stdin: IO[bytes]
         if action.get("stdin"):
@@ -116,8 +125,13 @@ def _start(attempt: Attempt, argv: list[str], action: Mapping[str, Any], more: d
             stdin.seek(0)
         else:
             stdin = stack.enter_context(open(os.devnull, "rb"))
-        launch = Launch(argv, env, cwd, {"core": 0})
-        return attempt.process.keeper.start(launch, stdin.fileno(), stdout, stdout)
+        stdout, written = os.pipe()
+        stack.callback(os.close, written)
+        try:
+            return attempt.process.keeper.start(launch, stdin.fileno(), written, written), stdout
+        except BaseException:
+            os.close(stdout)
+            raise
 
 
 class _Running:
@@ -201,12 +215,22 @@ class _Running:
         if self._why is Kind.TIMED_OUT:
             limit = self._attempt.envelope.timeout
             return Verdict(Kind.TIMED_OUT, f"still running after {limit:g} s; its processes were ended", shown)
-        if code == 0:
-            return Verdict(SUCCEEDED.kind, code=0)
+        action = self._attempt.envelope.action
+        codes = action.get("exit_codes") or {}
+        if code == 0 or code in codes.get("success", ()):
+            return Verdict(SUCCEEDED.kind, code=code)
         if code < 0:
-            return Verdict(Kind.FAILED, f"killed by signal {signal.Signals(-code).name}", shown)
+            return Verdict(Kind.FAILED, f"killed by signal {_signal_name(-code, action.get('limits') or {})}", shown)
         hint = {126: " (cannot be executed)", 127: " (command not found)"}.get(code, "")
+        if code in codes.get("final", ()):
+            return Verdict(Kind.FAILED, f"exit code {code}, after which the job is not tried again", shown, final=True)
         return Verdict(Kind.FAILED, f"exit code {code}{hint}", shown)
+
+
+def _signal_name(number: int, limits: Mapping[str, Any]) -> str:
+    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    limit = {"SIGXCPU": "cpu", "SIGXFSZ": "file_size"}.get(name, "")
+    return f"{name}: more than its limit of {limit}, {limits[limit]}" if limit in limits else name
 
 
 def _poke(wake: int) -> None:
