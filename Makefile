@@ -38,7 +38,7 @@ test-etcd: $(VENV)/.dev services ## client and transport on every etcd release t
 	$(PY) -m tests.outsider.etcd_versions $(ARGS)
 
 bench: $(VENV)/.dev ## the benchmarks: a table, and a last line of JSON
-	$(PY) -m pip install --quiet redis
+	$(PY) -m pip install --quiet redis celery-redbeat
 	$(PY) -m benchmarks $(ARGS)
 
 bench-transport: $(VENV)/.dev ## the transport against Redis and RabbitMQ; ARGS="--rounds 3 --only consume,publish"

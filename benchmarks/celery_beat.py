@@ -1,4 +1,4 @@
-"""The peer: Celery's own beat and a worker on Redis, with N crontab entries due at the same minute."""
+"""The peers: Celery's own beat, or RedBeat, and a worker on Redis, with N crontab entries due at the same minute."""
 
 from __future__ import annotations
 
@@ -24,18 +24,25 @@ app.conf.update(worker_prefetch_multiplier=4, task_ignore_result=True)
 def mark():
     with open(os.environ["PEER_MARKS"], "a") as marks:
         marks.write(f"{time.time()}\\n")
+app.conf.update(redbeat_redis_url=os.environ["PEER_BROKER"], beat_max_loop_interval=5)
 jobs = range(int(os.environ["PEER_JOBS"]))
 app.conf.beat_schedule = {f"job-{n}": {"task": "peer.mark", "schedule": crontab()} for n in jobs}
 """
 
 
-def measure(jobs: int, concurrency: int) -> tuple[float, float]:
+def redbeat(jobs: int, concurrency: int) -> tuple[float, float]:
+    """As `measure`, with RedBeat as scheduler, which keeps its entries in Redis."""
+    return measure(jobs, concurrency, "redbeat.RedBeatScheduler")
+
+
+def measure(jobs: int, concurrency: int, scheduler: str = "") -> tuple[float, float]:
     """(first, last) start in seconds after the minute that all are due at."""
     server = shutil.which("redis-server")
     if server is None:
         raise SystemExit("the peer needs redis-server: apt-get install redis-server")
-    if importlib.util.find_spec("redis") is None:
-        raise SystemExit("the peer needs the Python package redis: `make bench` installs it")
+    for package in ("redis", "redbeat"):
+        if importlib.util.find_spec(package) is None:
+            raise SystemExit(f"the peer needs the Python package {package}: `make bench` installs it")
     with tempfile.TemporaryDirectory(prefix="crony-peer-") as name:
         folder, port = Path(name), free_ports(1)[0]
         (folder / "peer.py").write_text(APP)
@@ -50,8 +57,9 @@ def measure(jobs: int, concurrency: int) -> tuple[float, float]:
         processes = [subprocess.Popen([server, "--port", str(port), "--save", "", "--bind", "127.0.0.1"], **quiet)]  # type: ignore[call-overload]
         try:
             processes.append(subprocess.Popen([*celery, "worker", "-P", "threads", "-c", str(concurrency)], **quiet))  # type: ignore[call-overload]
-            processes.append(subprocess.Popen([*celery, "beat"], **quiet))  # type: ignore[call-overload]
-            started = time.time()
+            beat = [*celery, "beat", *(["-S", scheduler] if scheduler else [])]
+            processes.append(subprocess.Popen(beat, **quiet))  # type: ignore[call-overload]
+            started = time.time() + jobs / 500  # so long may taking in its entries last
 
             def fired() -> list[float]:
                 found = sorted(float(line) for line in marks.read_text().split()) if marks.exists() else []
