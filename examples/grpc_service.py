@@ -2,8 +2,12 @@
 
     CRONY_CALL_SECRETS=… python examples/grpc_service.py
 
-and a job with `action: {kind: grpc, address: "127.0.0.1:50051", handler: close-day}`.
+and a job with `action: {kind: grpc, address: "127.0.0.1:50051", handler: close-day}`. With CRONY_API and a
+CRONY_TOKEN of the scope `service` (named `billing`) it registers itself, and the job may say `service: billing`
+instead of the address.
 """
+
+import os
 
 import crony_sdk
 import crony_sdk.grpc
@@ -25,4 +29,7 @@ def rebuild_index(context):
 
 
 if __name__ == "__main__":
-    crony_sdk.grpc.serve(crony_sdk.Service(spool="spool"), "127.0.0.1:50051")
+    address = "127.0.0.1:50051"
+    if "CRONY_API" in os.environ:
+        crony_sdk.Registration("billing", address).start()
+    crony_sdk.grpc.serve(crony_sdk.Service(spool="spool"), address)

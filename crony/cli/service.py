@@ -57,7 +57,7 @@ def deregister(name: str, instance: str, api: Api) -> None:
     click.echo(f"{show.plain(instance)} of {show.plain(name)} is taken off")
 
 
-@service.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@service.command()
 @click.argument("name", metavar="SERVICE")
 @click.option("--address", required=True, metavar="HOST:PORT", help="Where the nodes reach it.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="grpc", show_default=True)
@@ -178,7 +178,7 @@ def _keep(keeper: _Keeper, wanted: Instance, command: Sequence[str]) -> int:
     beating = threading.Thread(target=_beat, args=(keeper, wanted, stop), daemon=True)
     beating.start()
     try:
-        return child.wait() if child is not None else _until(stop)
+        return _code(child.wait()) if child is not None else _until(stop)
     finally:
         stop.set()
         beating.join(wanted.ttl / 3)
@@ -186,6 +186,11 @@ def _keep(keeper: _Keeper, wanted: Instance, command: Sequence[str]) -> int:
             keeper.leave()
         except CronyError as error:
             show.hint(f"it could not be taken off and is forgotten after {wanted.ttl:g} s: {error}")
+
+
+def _code(returned: int) -> int:
+    """The exit code of a command; one that a signal ended, as shells tell it."""
+    return returned if returned >= 0 else 128 - returned
 
 
 def _until(stop: threading.Event) -> int:

@@ -26,6 +26,7 @@ from crony_sdk.errors import (
 )
 from crony_sdk.handlers import Context, Handlers, handler
 from crony_sdk.outbox import Outbox, open_outbox
+from crony_sdk.registration import Registration
 from crony_sdk.retry import Retry
 from crony_sdk.service import Service
 from crony_sdk.signing import sign, verify
@@ -50,6 +51,7 @@ __all__ = [
     "NotFound",
     "Outbox",
     "Refused",
+    "Registration",
     "Retry",
     "Run",
     "Service",
