@@ -115,10 +115,10 @@ class Bare:
 
 
 @contextmanager
-def bare() -> Iterator[Bare]:
-    """An etcd, and nothing else yet, in a folder that goes away."""
+def bare(*, quota: int = 0) -> Iterator[Bare]:
+    """An etcd, and nothing else yet, in a folder that goes away. `quota`: bytes; 0: etcd's default."""
     with tempfile.TemporaryDirectory(prefix="crony-bench-") as name:
-        etcd = EtcdServer(data_dir=Path(name) / "etcd")
+        etcd = EtcdServer(data_dir=Path(name) / "etcd", quota=quota)
         etcd.start()
         made = Bare(Path(name), etcd.endpoint)
         try:

@@ -19,15 +19,14 @@ from crony.beat.entries import (
     Filling,
     JobEntry,
     Joined,
-    NodeEntry,
-    Presence,
     Queued,
     Waiting,
     backfill_of,
 )
 from crony.beat.facts import read
+from crony.beat.fleet import Fleet
 from crony.beat.jobs import Jobs
-from crony.beat.load import Load
+from crony.beat.lying import Lying
 from crony.beat.news import News
 from crony.beat.pools import Pools
 from crony.beat.sorting import filled_by, job_of
@@ -35,9 +34,7 @@ from crony.domain.chain import Graph
 from crony.domain.gathering import Gathering
 from crony.domain.ids import place_ident
 from crony.domain.join import Join
-from crony.domain.node import NodeControl
-from crony.domain.queues import node_of, own
-from crony.domain.run import Accepted, Claim, Request, Wait, WaitReason
+from crony.domain.run import Accepted, Request, Wait, WaitReason
 from crony.domain.shards import Part
 from crony.etcd.keys import Keys, decode
 from crony.lifecycle.settle import Position
@@ -64,39 +61,35 @@ class Book:
         """Requests that tell of an awaited end."""
         self.backfills: dict[str, Filling] = {}
         self.waits: dict[str, Waiting] = {}
-        self.queued: dict[tuple[str, str], Queued] = {}
-        self.places: dict[str, tuple[str, str]] = {}
-        self.load = Load()
-        """Runs of each queue."""
         self.accepted: dict[str, Awaited] = {}
         self.joins: dict[str, Joined] = {}
         self.outs: dict[str, tuple[int, bytes]] = {}
         """Outcome key -> (revision, value), until the loop hands them on; without the value in shards but the first."""
         self.lapses: set[str] = set()
         """Jobs whose last run failed; known to the leader of shard 0."""
-        self.sessions: set[str] = set()
-        self.nodes: dict[str, NodeEntry] = {}
-        self.incarnations: dict[str, Presence] = {}
-        """Every incarnation seen, its end too, until the duty on lost nodes lets go of it."""
-        self.controls: dict[str, tuple[NodeControl, int]] = {}
         self.orders: dict[str, set[str]] = {}
         """Run -> keys of orders about it."""
         self.dead: dict[str, tuple[int, bytes]] = {}
         self.stopped = False
         self.settled = Position()
-        self.fleet = 0
-        """Rises whenever the set of nodes, what they can do, or the stop switch changes."""
         self.news = News()
         self._alive = Alive(self.waits)
         self.catalogue = Jobs(keys, self.news, self._alive)
         self.jobs: dict[str, JobEntry] = self.catalogue.entries
+        self._fleet = Fleet(self.news)
+        self.sessions, self.nodes = self._fleet.sessions, self._fleet.nodes
+        self.incarnations, self.controls = self._fleet.incarnations, self._fleet.controls
+        self._lying = Lying(self.news)
+        self.queued, self.places, self.load = self._lying.queued, self._lying.places, self._lying.load
         self._graves: dict[str, int] = {}
         self._most_graves = 1000
-        self._claims: dict[tuple[str, str], tuple[Claim, int]] = {}
-        self._others: set[str] = set()
-        """Messages of runs of other shards: they are part of a queue's load."""
 
     # -- questions -----------------------------------------------------------------------------
+
+    @property
+    def fleet(self) -> int:
+        """Rises whenever the set of nodes, what they can do, or the stop switch changes."""
+        return self._fleet.changes
 
     def seen(self, key: str) -> int:
         """Last known revision of a key; 0: absent."""
@@ -160,12 +153,12 @@ class Book:
         match key[self._root :].split("/"):
             case ["session", incarnation]:
                 self.sessions.add(incarnation)
-                self._fleet_changed()
+                self._fleet.changed()
             case ["node", node]:
-                self._put_node(decode(node), value, revision)
+                self._fleet.says(decode(node), value, revision)
             case ["nodectl", node]:
                 self.controls[decode(node)] = (facts.orders(value), revision)
-                self._fleet_changed()
+                self._fleet.changed()
             case ["cmd", _, run]:
                 self.orders.setdefault(run, set()).add(key)
             case ["run", "in", ident]:
@@ -191,13 +184,12 @@ class Book:
                 self.news.waits.add(run)
                 self._stand(run)
             case ["run", "q", queue, "m", place] if not self.part.has(job_of(place_ident(place))):
-                if key not in self._others:
-                    self._others.add(key)
-                    self.load.came(place_ident(place), decode(queue))
+                self._lying.foreign((decode(queue), place))
             case ["run", "q", queue, "m", place]:
-                self._put_message(decode(queue), place, value, revision)
+                self._enter(place_ident(place), (decode(queue), place) not in self.queued)
+                self._lying.message((decode(queue), place), value, revision)
             case ["run", "q", queue, "c", place]:
-                self._put_claim((decode(queue), place), value, revision)
+                self._lying.claimed((decode(queue), place), value, revision)
             case ["run", "join", run]:
                 self._enter(run, run not in self.joins)
                 self.joins[run] = Joined(run, read(Join, value), revision)
@@ -224,7 +216,7 @@ class Book:
                 self.pools.hold(decode(name), number, value, revision)
             case ["control"]:
                 self.stopped = facts.stopped(value)
-                self._fleet_changed()
+                self._fleet.changed()
             case ["lapse", job]:
                 self.lapses.add(job)
             case ["settled"]:
@@ -252,13 +244,12 @@ class Book:
         match key[self._root :].split("/"):
             case ["session", incarnation]:
                 self.sessions.discard(incarnation)
-                self._fleet_changed()
+                self._fleet.changed()
             case ["node", node]:
-                self.nodes.pop(decode(node), None)
-                self._fleet_changed()
+                self._fleet.leaves(decode(node))
             case ["nodectl", node]:
                 self.controls.pop(decode(node), None)
-                self._fleet_changed()
+                self._fleet.changed()
             case ["cmd", _, run]:
                 self.orders.get(run, set()).discard(key)
                 if not self.orders.get(run):
@@ -272,24 +263,11 @@ class Book:
                 self._unblock(self.waits.pop(run, None))
                 self._stand(run)
                 self._leave(run)
-            case ["run", "q", queue, "m", _] if key in self._others:
-                self._others.discard(key)
-                self.load.left(decode(queue))
             case ["run", "q", queue, "m", place]:
-                gone = self.queued.pop((decode(queue), place), None)
-                if gone is not None and gone.counted:
-                    self.load.left(gone.counted)
-                run = place_ident(place)
-                if self.places.get(run) == (decode(queue), place):
-                    del self.places[run]
-                self._leave(run)
+                if run := self._lying.gone((decode(queue), place)):
+                    self._leave(run)
             case ["run", "q", queue, "c", place]:
-                self._claims.pop((decode(queue), place), None)
-                item = self.queued.get((decode(queue), place))
-                if item is not None:
-                    item.claim, item.claim_seen = None, 0
-                    self._weigh(item)
-                    self.news.queues = True
+                self._lying.unclaimed((decode(queue), place))
             case ["run", "join", run]:
                 self.joins.pop(run, None)
                 self._leave(run)
@@ -310,7 +288,7 @@ class Book:
                 self.pools.let_go(decode(name), number)
             case ["control"]:
                 self.stopped = False
-                self._fleet_changed()
+                self._fleet.changed()
             case ["lapse", job]:
                 self.lapses.discard(job)
             case ["settled"]:
@@ -334,10 +312,7 @@ class Book:
 
     def rest(self) -> None:
         """Somebody else leads, so nobody here looks at the news: do not gather them; the agenda has taken its own."""
-        news = self.news
-        for gathered in (news.waits, news.heard, news.joins, news.backfills):
-            gathered.clear()
-        news.doubt = False
+        self.news.rest()
 
     def wake(self) -> None:
         """This centre leads from now on: everything is news, as after a listing."""
@@ -348,10 +323,7 @@ class Book:
         news.backfills.update(self.backfills)
         news.inbox = news.ends = news.queues = news.outs = news.dead = True
         self.pools.news = True
-        # Incarnations that went while somebody else led are not ours to tell of: a listing would not have them.
-        kept = {each.facts.incarnation: Presence(name, each.facts.draining) for name, each in self.nodes.items()}
-        self.incarnations.clear()
-        self.incarnations.update(kept)
+        self._fleet.only_present()
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -384,52 +356,3 @@ class Book:
             self.pools.leave(run)
         if self._alive.stand(run):
             self._next_in(job_of(run))
-
-    def _put_message(self, queue: str, place: str, value: bytes, revision: int) -> None:
-        run, where = place_ident(place), (queue, place)
-        self._enter(run, where not in self.queued)
-        before = self.queued.get(where)
-        claim, claim_seen = self._claims.get(where, (None, 0))
-        item = Queued(run, queue, place, value, revision, claim, claim_seen)
-        item.counted = before.counted if before else ""
-        self.queued[where] = item
-        self._weigh(item)
-        self.places[run] = where
-
-    def _put_claim(self, where: tuple[str, str], value: bytes, revision: int) -> None:
-        claim = facts.claim(value)
-        self._claims[where] = (claim, revision)
-        item = self.queued.get(where)
-        if item is not None:
-            item.claim, item.claim_seen = claim, revision
-            self._weigh(item)
-            if not claim.incarnation:
-                self.news.queues = True
-
-    def _weigh(self, item: Queued) -> None:
-        """Count it as work of its node: of who holds it, where it lies in a shared queue."""
-        node = node_of(item.queue) or item.node
-        where = own(node) if node else ""
-        if where != item.counted:
-            if item.counted:
-                self.load.left(item.counted)
-            if where:
-                self.load.came(item.run, where)
-            item.counted = where
-
-    def _put_node(self, node: str, value: bytes, revision: int) -> None:
-        told = facts.node_facts(node, value)
-        if told is None:
-            log.error("the record of node %s is not one and is ignored", node)
-            if self.nodes.pop(node, None) is not None:
-                self._fleet_changed()
-            return
-        before = self.nodes.get(node)
-        self.nodes[node] = NodeEntry(told, revision)
-        self.incarnations[told.incarnation] = Presence(node, told.draining)
-        if before is None or facts.ability(before.facts) != facts.ability(told):
-            self._fleet_changed()
-
-    def _fleet_changed(self) -> None:
-        self.fleet += 1
-        self.news.inbox = self.news.queues = True

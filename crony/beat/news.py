@@ -24,3 +24,9 @@ class News:
     dead: bool = False
     doubt: bool = False
     """A cursor moved that should not have: an unanswered transaction arrived late. List the runs anew."""
+
+    def rest(self) -> None:
+        """Forget all but what is new of jobs."""
+        for gathered in (self.waits, self.heard, self.joins, self.backfills):
+            gathered.clear()
+        self.doubt = False

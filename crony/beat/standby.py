@@ -62,6 +62,8 @@ class Standby:
                     made = self._make()
                     made.join()
                     self._knowledge = made
+                    log.info("this centre stands by for shard %d with %d jobs, from revision %d",
+                             self._shard, len(made.book.jobs), made.listed_at)  # fmt: skip
                 sleep = READING_SLEEP if self._knowledge.stand_by(sleep) else LONGEST_SLEEP
             except Halted as error:
                 self.halted = error

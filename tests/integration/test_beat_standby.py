@@ -80,7 +80,7 @@ def picture(known: Knowledge) -> dict[str, Any]:
         "line": {name: [*pool.line] for name, pool in pools._pools.items() if pool.line},
         "live": {job: set(book.live(job)) for job in book.jobs},
         "turns": {job: (book.line(job), book.turn(job)) for job in book.jobs},
-        "to look at": (sorted(book.news.waits), sorted(book.news.joins), sorted(book.news.backfills - {""})),
+        "to look at": (book.news.waits & set(book.waits), book.news.joins, book.news.backfills - {""}),
     }
 
 
