@@ -132,7 +132,9 @@ class Settings:
     )
     spool_dir: str = _setting(_text, "", "where a node keeps output until the web has it")
     spool_limit: int = _setting(int, 256 * 1024 * 1024, "most bytes of output kept on a node")
-    output_limit: int = _setting(int, 4 * 1024 * 1024, "most bytes of output kept of one attempt")
+    output_limit: int = _setting(
+        int, 10 * 1024 * 1024, "most bytes of output kept of one attempt; of what is over it, the end is kept"
+    )
     state_dir: str = _setting(_text, "", "where a centre keeps what must outlive it (highest revision seen)")
     log_level: str = _setting(_text, "info", "debug, info, warning or error")
     log_format: str = _setting(_text, "auto", "text, json, or auto: text at a terminal, else json")

@@ -59,9 +59,7 @@ class Household:
             client, lead, Directory(client, keys, office.webs, cipher), office.clock, undelivered, self.delivery,
             tail=Tails(database), console=office.settings.console_address,
         )  # fmt: skip
-        rates = Rates(
-            client, lead, Directory(client, keys, office.webs, cipher), database, undelivered, self.delivery
-        )
+        rates = Rates(client, lead, Directory(client, keys, office.webs, cipher), database, undelivered, self.delivery)
         self._settling = Settling(office, self._archiver, undelivered, self.delivery, rates, term=term)
         self.duties: list[Duty] = [Losses(office, undelivered, self.delivery), self._settling, Overdue(office)]
         marking = Marking(client, lead, watermark, database, halt)

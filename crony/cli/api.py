@@ -136,6 +136,32 @@ class Api:
             raise self._not_ours(answer)
         return answer.content, answer.headers
 
+    def events(self, path: str, *, last: str = "", **query: Any) -> Iterator[tuple[str, str, str]]:
+        """(event, data, id) of a stream of server-sent events, until it ends. `last`: the id to go on from. Raises
+        `Unavailable` when the line breaks."""
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+        url = f"{self.target.base}/api/v1/{path}"
+        params = {key: value for key, value in query.items() if value is not None}
+        try:
+            with self._session.get(
+                url, params=params, headers=headers, timeout=(self.timeout, 60), stream=True, allow_redirects=False
+            ) as answer:
+                if not answer.ok:
+                    raise self._problem(answer)
+                if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+                    raise self._not_ours(answer)
+                told: dict[str, str] = {}
+                for line in answer.iter_lines(chunk_size=1):
+                    name, _, value = line.decode("utf-8", "replace").partition(": ")
+                    if name:
+                        told[name] = value
+                    else:
+                        if "data" in told:
+                            yield told.get("event", ""), told["data"], told.get("id", "")
+                        told = {}
+        except requests.RequestException as error:
+            raise self._away(error) from None
+
     def _send(
         self,
         method: str,

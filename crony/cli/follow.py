@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import sys
 import time
 from typing import Any
@@ -59,22 +61,43 @@ def follow_run(api: Api, run: str, *, form: str, patience: float | None = None) 
 
 def copy_output(api: Api, run: str, *, attempt: int | None, follow: bool, raw: bool) -> None:
     """Write what an attempt printed to standard output; with `follow`, until the attempt's output is complete."""
-    offset, pause = 0, 0.1
+    if follow:
+        return _follow_output(api, run, attempt=attempt, raw=raw)
+    offset = 0
     while True:
         body, headers = api.text(f"runs/{segment(run)}/output", attempt=attempt, offset=offset)
         following = int(headers.get("X-Next-Offset") or offset + len(body))
-        state = headers.get("X-Output-State", "complete")
         if body:
             _write(body, raw=raw)
-            pause = 0.1
-        if state == "truncated" and following == offset:
-            show.hint("(the output is longer than is kept; the rest is missing)")
-        if following == offset and (state != "open" or not follow):
-            return
         if following == offset:
-            time.sleep(pause)
-            pause = min(pause * 1.3, 2.0)
+            return _say_whether_whole(headers.get("X-Output-State", "complete"))
         offset = following
+
+
+def _follow_output(api: Api, run: str, *, attempt: int | None, raw: bool) -> None:
+    """As it comes, over lines that break and webs that restart."""
+    last, failures = "", 0
+    while True:
+        try:
+            for event, data, place in api.events(
+                f"runs/{segment(run)}/output", last=last, attempt=attempt, follow="true"
+            ):
+                told = json.loads(data)
+                failures, last = 0, place or last
+                attempt = told.get("attempt", attempt)
+                if event == "end":
+                    return _say_whether_whole(told["state"])
+                _write(base64.b64decode(told["base64"]) if "base64" in told else told["text"].encode(), raw=raw)
+        except Unavailable:
+            failures += 1
+            if failures > 10:
+                raise
+        time.sleep(min(0.2 * (1 + failures), 2.0))
+
+
+def _say_whether_whole(state: str) -> None:
+    if state == "truncated":
+        show.hint("(the output is longer than is kept; the rest is missing)")
 
 
 def _write(body: bytes, *, raw: bool) -> None:

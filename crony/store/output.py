@@ -147,6 +147,12 @@ def tail(db: Database, run: str, attempt: int, most: int) -> tuple[str, bool]:
     return piece.data.decode("utf-8", "replace"), head.final
 
 
+def grown(db: Database, since: float) -> set[tuple[str, int]]:
+    """(run, attempt) of every output that changed at or after `since` (epoch seconds, by the clocks of webs)."""
+    query = select(OutputRow.run_id, OutputRow.n).where(OutputRow.updated_at >= since)
+    return {(run, attempt) for run, attempt in db.read(lambda session: session.execute(query).all())}
+
+
 def states(db: Database, run: str) -> list[OutputState]:
     """The attempts of a run that have output, in order."""
     query = select(OutputRow).where(OutputRow.run_id == run).order_by(OutputRow.n)

@@ -22,6 +22,7 @@ from crony.settings import Settings
 from crony.store.db import Database
 from crony.web.auth import Sessions
 from crony.web.callbacks import CALLS, Pace
+from crony.web.following import Tails
 from crony.web.history import History
 from crony.web.live import Cached, Live
 from crony.web.rendering import Renderer
@@ -63,6 +64,7 @@ class Web:
         self.catalog = Catalog(self.db, self.client, self.keys, self.sealer, Cipher(settings.secret_key))
         self.live = Live(self.client, self.keys)
         self.sessions = Sessions(self)
+        self.tails = Tails(self.db, self.live)
         self.callees = Pace(most=CALLS)
         self.static = static_files()
         self.render = Renderer(self)

@@ -97,6 +97,10 @@ class Command:
         self.control.close()
 
 
+class Gone(OSError):
+    """Nobody can say whether the command began."""
+
+
 class Keeper:
     """The one of this process; started with the first command, and again should it die."""
 
@@ -108,7 +112,8 @@ class Keeper:
         os.register_at_fork(after_in_child=_forget(self))
 
     def start(self, launch: Launch, stdin: int, stdout: int, stderr: int) -> Command:
-        """Start a command with these descriptors (they stay the caller's). Raises OSError in words for people."""
+        """Start a command with these descriptors (they stay the caller's). Raises OSError in words for people, `Gone`
+        when it may have begun all the same."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -199,7 +204,7 @@ def _line(way: socket.socket) -> bytes:
     while True:
         seen = way.recv(4096, socket.MSG_PEEK)
         if not seen:
-            raise OSError("its keeper ended")
+            raise Gone("the process that minded the command was killed, perhaps after it began")
         line, end, _ = seen.partition(b"\n")
         if end:
             return way.recv(len(line) + 1)

@@ -23,6 +23,8 @@ from crony.settings import Settings
 
 log = logging.getLogger("crony.output")
 
+TAIL = 128 * 1024
+"""Most bytes kept of the end of an output that is over its cap."""
 FULL = ".full"
 """Present while the spool is over its limit although all that could be shed was: no new output is kept."""
 
@@ -107,9 +109,18 @@ class Output:
         self._lock = threading.Lock()
         self._file = -1
         self._size = 0
+        self._tail, self._left_out = bytearray(), 0
+        self._over = False
+        """Over the cap: only the end is kept still."""
         self._closed = not spool.keeps
-        self.truncated = False
+        self._lost = False
+        """It cannot be kept any more."""
         self._masked: Stream | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether not all of it is kept."""
+        return self._lost or self._over
 
     def mask(self, mask: Mask) -> None:
         """What is written from now on is masked."""
@@ -117,11 +128,11 @@ class Output:
             self._masked = mask.stream() if mask else None
 
     def write(self, data: bytes) -> None:
-        """Append `data`; beyond the cap it is dropped and a marker says so."""
+        """Append `data`; beyond the cap a marker says so, and only the end is kept, which comes when it is closed."""
         if not data or self._closed:
             return
         with self._lock:
-            if self._closed or self.truncated:
+            if self._closed or self._lost:
                 return
             if self._masked is not None:
                 data = self._masked.feed(data)
@@ -137,8 +148,10 @@ class Output:
             if self._closed:
                 return
             self._closed = True
-            if self._masked is not None and not self.truncated:
+            if self._masked is not None and not self._lost:
                 self._keep(self._masked.end())
+            if self._over and not self._lost:
+                self._write_tail()
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
@@ -149,23 +162,43 @@ class Output:
         try:
             self._append(data)
         except OSError as error:
-            self.truncated = True
+            self._lost = True
             log.error("output of %s cannot be kept: %s", self._piece.run, error)
 
     def _append(self, data: bytes) -> None:
         if not data:
             return
+        if self._over:
+            self._tail += data
+            spare = len(self._tail) - min(TAIL, self._spool.limit)
+            if spare > 0:
+                del self._tail[:spare]
+                self._left_out += spare
+            return
         if self._file < 0:
             if (self._spool.path / FULL).exists():
-                self.truncated = True
+                self._lost = True
                 return
             path = self._spool.path / self._piece.filename
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._size = os.fstat(self._file).st_size
         room = self._spool.limit - self._size
-        if len(data) > room:
-            marker = f"\n[crony: output cut here, more than {self._spool.limit} bytes]\n".encode()
-            data, self.truncated = data[: max(room, 0)] + marker, True
+        if len(data) <= room:
+            self._write(data)
+            return
+        cut = f"\n[crony: output cut here, more than {self._spool.limit} bytes; its end comes when it is over]\n"
+        self._write(data[: max(room, 0)] + cut.encode())
+        self._over = True
+        self._append(data[max(room, 0) :])
+
+    def _write_tail(self) -> None:
+        note = f"[crony: {self._left_out} bytes were left out here]\n" if self._left_out else ""
+        try:
+            self._write(note.encode() + self._tail)
+        except OSError as error:
+            log.error("the end of the output of %s cannot be kept: %s", self._piece.run, error)
+
+    def _write(self, data: bytes) -> None:
         while data:
             written = os.write(self._file, data)
             self._size += written

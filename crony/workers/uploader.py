@@ -23,7 +23,7 @@ log = logging.getLogger("crony.output")
 
 CHUNK = 256 * 1024
 """Most bytes of output in one request, before compression."""
-LIVE = 1.0
+LIVE = 0.4
 """Seconds between two looks at what running attempts have written."""
 LONGEST = 30.0
 """Most seconds between two tries while the web is away."""

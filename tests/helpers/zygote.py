@@ -8,6 +8,7 @@ forked ends with it. One for each test process, begun at first use.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -93,8 +94,15 @@ class _Zygote:
                 pass_fds=[theirs.fileno()], cwd=ROOT, env=_clean(), stdin=subprocess.DEVNULL,
                 preexec_fn=die_with_parent,
             )  # fmt: skip
-        self._lines = ours.makefile("rw")
+        self._ours, self._lines = ours, ours.makefile("rw")
         self._lock = threading.Lock()
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._lines.close()
+        self._ours.close()
+        self._popen.kill()
+        self._popen.wait()
 
     def ask(self, what: dict[str, Any]) -> Any:
         """One request, one answer."""

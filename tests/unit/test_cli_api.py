@@ -185,8 +185,35 @@ def test_output_is_copied_piece_by_piece(capfdbinary: pytest.CaptureFixture[byte
         says(200, piece, "text/plain; charset=utf-8", X_Next_Offset=str(end), X_Output_State=state)(handler)
 
     with serving(answer) as api:
-        copy_output(api, "r", attempt=None, follow=True, raw=False)
+        copy_output(api, "r", attempt=None, follow=False, raw=False)
     assert capfdbinary.readouterr().out == text
+
+
+def test_output_is_followed_over_lines_that_break(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    events = [
+        b'id: 4\nevent: output\ndata: {"text": "one\\n"}\n\n',
+        b': alive\n\nid: 7\nevent: output\ndata: {"base64": "//4K"}\n\nid: 9\nevent: output\ndata: {"te',
+        b'id: 11\nevent: output\ndata: {"text": "two\\n"}\n\nevent: end\ndata: {"state": "truncated"}\n\n',
+    ]
+    asked: list[tuple[str, str | None]] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append((handler.path, handler.headers["Last-Event-ID"]))
+        body = events.pop(0)
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        handler.send_header(
+            "Content-Length", str(len(body) + (1 if events else 0))
+        )  # the line breaks, but for the last
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+
+    with serving(answer) as api:
+        copy_output(api, "r/1", attempt=2, follow=True, raw=False)
+    said = capfdbinary.readouterr()
+    assert said.out == b"one\n\xff\xfe\ntwo\n" and b"longer than is kept" in said.err
+    assert asked == [("/api/v1/runs/r%2F1/output?attempt=2&follow=true", last) for last in (None, "4", "7")]
 
 
 def test_where_the_server_is(tmp_path: Path) -> None:

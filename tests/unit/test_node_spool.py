@@ -73,7 +73,24 @@ def test_stages_are_names(tmp_path: Path) -> None:
     cut.write(b"y")
     cut.close()
     assert names(kept)[1] == f"{RUN}~1~i1.cut"
-    assert (kept.path / f"{RUN}~1~i1.cut").read_bytes().startswith(b"y" * 10 + b"\n[crony:")
+    found = (kept.path / f"{RUN}~1~i1.cut").read_bytes()
+    assert found.startswith(b"y" * 10 + b"\n[crony:") and found.endswith(b"]\nyy"), "what is over it, is at the end"
+
+
+def test_of_an_output_over_its_cap_head_and_tail_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crony.workers.spool.TAIL", 50)
+    kept = spool(settings(tmp_path, output_limit=100))
+    output = kept.open(RUN, 1, "i1")
+    for number in range(1000):
+        output.write(b"%04d\n" % number)
+    assert names(kept) == [f"{RUN}~1~i1.open"]
+    head = b"".join(b"%04d\n" % number for number in range(20))
+    marker = b"\n[crony: output cut here, more than 100 bytes; its end comes when it is over]\n"
+    assert (kept.path / names(kept)[0]).read_bytes() == head + marker, "a node that is killed now has told of the cut"
+    output.close()
+    tail = b"".join(b"%04d\n" % number for number in range(990, 1000))
+    left_out = b"[crony: %d bytes were left out here]\n" % (5000 - 100 - 50)
+    assert (kept.path / f"{RUN}~1~i1.cut").read_bytes() == head + marker + left_out + tail
 
 
 @pytest.mark.parametrize("name", ["", ".full", "x.open", "a~1.done", "a~b~i.done", "a~1~i.tmp", "a~1~i"])

@@ -72,9 +72,7 @@ class Settling:
         if due:
             told = ((seen, key, outs[key][1]) for seen, key in due)
             book, gathered = office.book, self._gathered()
-            found = consequences(
-                office.keys, told, settled, book.graph, gathered, office.wall(), lapsed=book.lapses
-            )
+            found = consequences(office.keys, told, settled, book.graph, gathered, office.wall(), lapsed=book.lapses)
             if len(due) == MOST or not found.position.covers(*due[-1]):
                 office.book.news.outs, self._next = True, mono
             self._send(found)

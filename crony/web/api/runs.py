@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from starlette.responses import StreamingResponse
 
 from crony.clock import SYSTEM
 from crony.domain import ids
@@ -105,9 +106,17 @@ def read_output(
     run: str,
     attempt: Annotated[int | None, Query(ge=1, le=1000)] = None,
     offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
+    follow: bool = False,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**40)] = None,
 ) -> Response:
-    """Raw output from a byte offset. `X-Next-Offset` is where to go on, `X-Output-State` whether more will come."""
+    """Raw output from a byte offset. `X-Next-Offset` is where to go on, `X-Output-State` whether more will come.
+
+    With `follow=true` server-sent events: what there is, then what comes, to the end of the attempt; a reader that
+    comes back with `Last-Event-ID` goes on where it was.
+    """
     check_run(run)
+    if follow:
+        return _followed(web, run, attempt, offset if last_event_id is None else last_event_id)
     if attempt is None:
         states = output.states(web.db, run)
         attempt = states[-1].attempt if states else 1
@@ -130,6 +139,17 @@ def read_output(
             "content-disposition": "attachment; filename=output.txt",
         },
     )
+
+
+def _followed(web: Web, run: str, attempt: int | None, offset: int) -> Response:
+    found, _ = runs.find(web.db, web.live, run)
+    if found.in_parts:
+        hint = f"follow a part, {ids.part_id(run, 0)}, say"
+        raise Conflict(f"Run {run} is carried out in parts", hint=hint)
+    attempt = attempt or max(1, found.attempt)
+    stream = web.tails.follow(run, attempt, offset)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-output-attempt": str(attempt)}
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 @router.post("/runs/{run}:cancel", status_code=202, dependencies=[Depends(OPERATOR)])

@@ -29,7 +29,7 @@ from crony.domain.shell_action import limits_in_numbers
 from crony.errors import Invalid
 from crony.workers import calling, shell_rules
 from crony.workers.attempt import ACCEPTED, SUCCEEDED, Attempt, Verdict
-from crony.workers.keeper import Command, Ended, Launch
+from crony.workers.keeper import Command, Ended, Gone, Launch
 from crony.workers.shell_rules import Account
 
 SCRIPT = "script"
@@ -54,6 +54,8 @@ def run(attempt: Attempt) -> Verdict:
             command, stdout = _start(attempt, argv, owner, more)
         except shell_rules.NotHere as error:
             return Verdict(Kind.REFUSED, str(error))
+        except Gone as error:
+            return Verdict(Kind.LOST, str(error))
         except (OSError, ValueError, KeyError, TypeError, Invalid) as error:
             return Verdict(Kind.FAILED, f"the command could not be started: {error}")
         stack.callback(os.close, stdout)
