@@ -99,7 +99,7 @@ def begin(made: World, shape: Shape) -> None:
     assert status == 200, (status, told)
 
     def create(document: Document) -> None:
-        status, told = Desk(made, timeout=60).call("create", "POST", "jobs", document)
+        status, told = Desk(made, timeout=120).call("create", "POST", "jobs", document)
         assert status == 201, (document["name"], status, told)
         made.jobs[document["name"]] = told
 

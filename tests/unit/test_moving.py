@@ -245,9 +245,9 @@ def test_a_calendar_that_opens_hours_cannot_tell_which_days_are_closed() -> None
         job = parse({"name": "a", "action": ACTION, "schedule": {"cron": "0 9 * * *", "calendars": calendars}})
         if refused:
             with pytest.raises(Invalid, match="moves whole days"):
-                check_size(job, {"a": hours})
+                check_size(job, {"a": hours}, {})
         else:
-            check_size(job, {"a": hours})
+            check_size(job, {"a": hours}, {})
 
 
 # -- the example -----------------------------------------------------------------------------
