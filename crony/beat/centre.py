@@ -19,6 +19,7 @@ from crony.beat.knowledge import Knowledge
 from crony.beat.leader import Leader
 from crony.beat.presence import Presence
 from crony.clock import SYSTEM, Clock
+from crony.domain.figures import Figures
 from crony.domain.shards import Part
 from crony.domain.signing import Sealer, Verifier, public_key
 from crony.errors import CronyError, Forbidden, Halted
@@ -59,6 +60,7 @@ class Centre:
         self._webs = Verifier({*settings.web_keys, *centres})
         self._database = Database(settings.database_url) if settings.database_url else None
         self._watermark = Watermark(settings.state_dir, self.keys)
+        self._figures = Figures()
         self._connect()
         self.halted: Halted | None = None
         """Why it leads nothing until etcd is recovered."""
@@ -240,6 +242,7 @@ class Centre:
                 centres=self._centres,
                 watermark=self._watermark,
                 database=self._database,
+                figures=self._figures,
             )
 
         return Candidate(part, election, self._ready, know, lead)
@@ -282,11 +285,21 @@ class Centre:
                 self._look_at = self.clock.monotonic() + LOOK
                 self._watermark.look(self.client, timeout=1.0)
             off = self._clock_is_right()
-            self._presence.tell(able=self._able, why=self._why, skew=off)
+            self._presence.tell(able=self._able, why=self._why, skew=off, figures=self._told)
         except Halted:
             raise
         except CronyError as error:
             log.debug("this centre cannot say that it is there: %s", error)
+
+    def _told(self) -> dict[str, Any]:
+        """What this process counted, and how its leaders stand."""
+        states: dict[str, dict[str, float]] = {}
+        for leader in self.leaders.values():
+            for name, values in leader.states().items():
+                for label, value in values.items():
+                    known = states.setdefault(name, {})
+                    known[label] = known.get(label, 0) + value
+        return self._figures.told(states)
 
     def _clock_is_right(self) -> float:
         """S9: who has the wrong time does not lead. Seconds that our clock is ahead. Raises as the client."""

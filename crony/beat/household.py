@@ -91,6 +91,10 @@ class Household:
         if self._reconcile is not None:
             self._reconcile.nudge()
 
+    def states(self) -> dict[str, dict[str, float]]:
+        """For the figures of the centre."""
+        return {"backlog": {"": self._archiver.backlog}, "undelivered": {"": self._undelivered.count}}
+
     def status(self) -> dict[str, Any]:
         """For logs and people."""
         return {

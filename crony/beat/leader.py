@@ -7,6 +7,7 @@ due instant or the next news. The loop ends when the term does; whatever it stil
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from typing import Any
 
@@ -39,6 +40,7 @@ from crony.beat.office import Office
 from crony.beat.router import Router
 from crony.clock import Clock
 from crony.domain import tzdata
+from crony.domain.figures import Figures
 from crony.domain.shards import Part
 from crony.domain.signing import Sealer, Verifier
 from crony.errors import Halted
@@ -78,6 +80,7 @@ class Leader:
         centres: Verifier,
         watermark: Watermark,
         database: Database | None = None,
+        figures: Figures | None = None,
     ) -> None:
         """Ready to lead `part`, one of the shards that `sharding` tells of, going by what is known of it. Raises
         `Unavailable` when etcd is away."""
@@ -94,7 +97,8 @@ class Leader:
         self._lead = lead
         committer = Committer(client, lead, lambda result: self._events.put(("result", result)))
         desk = Desk(sealer, centres, Router(book, clock.monotonic), client.now, book.pools)
-        self.office = Office(settings, clock, client, keys, book, agenda, desk, committer, webs)
+        figures = figures or Figures()
+        self.office = Office(settings, clock, client, keys, book, agenda, desk, committer, webs, figures=figures)
         agenda.wall = self.office.wall
         self._clockwatch = ClockWatch(self.office)
         self._announcing = Announcing(client, lead, part, centre=settings.lasting_centre_name)
@@ -183,6 +187,16 @@ class Leader:
         if now >= self._report_at:
             self._report_at = now + REPORT_EVERY
             log.info("status of shard %d: %s", self.part.number, self.status())
+
+    def states(self) -> dict[str, dict[str, float]]:
+        """How it stands, for the figures of its centre. Any thread may ask."""
+        failing = [*self._faults, *(duty.name for duty in self._background if duty.failure)]
+        return {
+            "jobs": {"": len(self.office.book.jobs)},
+            "held": dict.fromkeys(self.office.holds.reasons, 1.0),
+            "failing": {_label(name): 1.0 for name in failing},
+            **(self.household.states() if self.household is not None else {}),
+        }
 
     def status(self) -> dict[str, Any]:
         """What it does and what it cannot do right now, for logs and people."""
@@ -282,6 +296,7 @@ class Leader:
         if result.verdict in (Verdict.UNSENT, Verdict.LIMBO):
             self.office.committer.away(result.error, self.office.mono())
         self.office.counts[f"{result.batch.kind}_{result.verdict.value}"] += len(result.batch.steps)
+        self.office.figures.count("decisions", result.verdict.value, len(result.batch.steps))
         for step in result.batch.steps:
             book.pools.decided(step.move.puts, done=result.verdict is Verdict.DONE)
             try:
@@ -313,3 +328,8 @@ class Leader:
         self.office.committer.close(0.0)
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.office.counts.items()))
         log.info("term %d is over: %s", self._term.revision, counts or "nothing happened in it")
+
+
+def _label(name: str) -> str:
+    """The name of a duty as a label: `FailOver` and `fail over` alike."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip("_")

@@ -14,6 +14,7 @@ from crony.beat.commit import Committer
 from crony.beat.desk import Desk
 from crony.beat.entries import JobEntry
 from crony.clock import Clock
+from crony.domain.figures import Figures
 from crony.domain.livejob import LiveJob
 from crony.domain.routing import Strategy
 from crony.domain.signing import Verifier
@@ -23,6 +24,9 @@ from crony.lifecycle.move import Dispatch
 from crony.settings import Settings
 
 log = logging.getLogger("crony.beat")
+
+LATE = 1.0
+"""A fire that is dispatched so many seconds after it was due is counted as late."""
 
 
 class Holds:
@@ -69,6 +73,8 @@ class Office:
     holds: Holds = field(default_factory=Holds)
     counts: Counter[str] = field(default_factory=Counter)
     """What happened in this term, by name."""
+    figures: Figures = field(default_factory=Figures)
+    """What the centre counted since its start."""
 
     def __post_init__(self) -> None:
         """The wall clock counts as right until somebody looks."""
@@ -100,6 +106,16 @@ class Office:
             if item is not None:
                 item.sent_to(dispatch.envelope.incarnation)
             self.counts["dispatched"] += 1
+
+    def figured(self, dispatches: Iterable[Dispatch]) -> None:
+        """These fires are dispatched: how long after they were due."""
+        now = self.wall()
+        for dispatch in dispatches:
+            if dispatch.envelope.fire_at is not None:
+                lag = now - dispatch.envelope.fire_at
+                self.figures.took("lag", lag)
+                if lag > LATE:
+                    self.figures.count("late")
 
     def at_once(self, entry: JobEntry, live: LiveJob) -> int:
         """How many runs of a job fit one decision. A broadcast's record names the nodes."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 from crony import __version__
 from crony.clock import Clock
@@ -30,7 +32,7 @@ class Presence:
         self._next = 0.0
         self._said: tuple[bool, str] | None = None
 
-    def tell(self, *, able: bool, why: str, skew: float) -> None:
+    def tell(self, *, able: bool, why: str, skew: float, figures: Callable[[], dict[str, Any]]) -> None:
         """Say, now and then and at once when `able` changes, how it is. Raises as the client: say it again then."""
         now = self._clock.monotonic()
         if self._session is None:
@@ -53,6 +55,7 @@ class Presence:
             tzdata=tzdata.version(),
             able=able,
             why=why,
+            figures=figures(),
         )
         if self._session.holds(key):
             self._session.update(key, facts.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from crony.domain.run import Record
 
@@ -51,6 +52,8 @@ class NodeFacts(Record):
     disk_free (of the spool's file system), rss (of the node and its pool); bytes. What is not known is left out."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of Python, Celery and the kernel."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What it counted since its start, and how it stands: see `domain/figures.py`."""
     can: list[str] = field(default_factory=list)
     """What its version knows of the protocol: see `ABILITIES`. A node of an older version does not say."""
 

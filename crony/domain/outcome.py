@@ -88,6 +88,8 @@ class Outcome(Record):
     """As in the envelope: when this is final, the leader of the job is told."""
     secret: str = ""
     """Of an asynchronous attempt: hash of its callee's secret, so that a late or repeated report gets its answer."""
+    action: str = ""
+    """Kind of the action: http, grpc, shell or python."""
     report: str = ""
     """Hash of the report that ended it, where one did."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from zlib import crc32
 
 from crony.domain.run import Record
@@ -63,3 +64,5 @@ class CentreFacts(Record):
     """Whether it may lead now."""
     why: str = ""
     """Why it may not."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What it counted since its start, and how its leaders stand: see `domain/figures.py`."""

@@ -82,6 +82,7 @@ def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **
         chain_at=envelope.chain_at,
         no_chain=envelope.no_chain,
         awaited=envelope.awaited,
+        action=str(envelope.action.get("kind", "")),
         parts=envelope.parts,
     )
     return replace(base, **facts)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from crony.web.callbacks import CALLS, Pace
 from crony.web.following import Tails
 from crony.web.history import History
 from crony.web.live import Cached, Live
+from crony.web.metrics import Own
 from crony.web.rendering import Renderer
 from crony.web.shields import ShieldedClient, ShieldedDatabase
 from crony.web.static_files import static_files
@@ -66,6 +67,7 @@ class Web:
         self.sessions = Sessions(self)
         self.tails = Tails(self.db, self.live)
         self.callees = Pace(most=CALLS)
+        self.own = Own()
         self.static = static_files()
         self.render = Renderer(self)
         self._history = History(settings, self.keys)

@@ -133,6 +133,7 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
         if process.spool.keeps:
             self._uploader = Uploader(process.spool, process.settings, live.incarnation)
             self._uploader.start()
+            live.states = self._uploader.states
         else:
             log.warning("CRONY_API is not set: output of runs is not kept, only their outcomes")
         signals.worker_shutting_down.connect(self._on_signal)

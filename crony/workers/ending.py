@@ -19,6 +19,7 @@ from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, TxnResult
 from crony.lifecycle.end import PATIENCE, Ended, Stale, end
 from crony.workers.attempt import Held
+from crony.workers.tally import EVENTS, TALLY
 
 log = logging.getLogger("crony.worker")
 
@@ -36,6 +37,8 @@ class Counters:
         """One more."""
         with self._lock:
             setattr(self, what, getattr(self, what) + 1)
+        if what in EVENTS:
+            TALLY.add(what)
 
 
 COUNTERS = Counters()

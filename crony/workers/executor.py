@@ -33,6 +33,7 @@ from crony.workers.calling import Callback
 from crony.workers.cutoff import Guard
 from crony.workers.interrupt import INTERRUPTER
 from crony.workers.process import Process, current
+from crony.workers.tally import TALLY
 
 log = logging.getLogger("crony.worker")
 
@@ -151,6 +152,7 @@ def opened(process: Process, sealed: str) -> Envelope:
 
 def set_aside(process: Process, held: Held, reason: str) -> None:
     """Quarantine the message; repeated until etcd answers. Raises nothing."""
+    TALLY.add("quarantined")
     log.error(
         "ALARM: message %s of queue %s must not be executed and is quarantined: %s", held.place, held.queue, reason
     )

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import crony
 from crony.domain.node import ABILITIES, NodeControl, NodeFacts
@@ -32,6 +33,7 @@ from crony.workers.loopwatch import LoopWatch
 from crony.workers.process import Process
 from crony.workers.runners import kinds
 from crony.workers.spool import directory
+from crony.workers.tally import TALLY
 
 log = logging.getLogger("crony.worker")
 
@@ -60,6 +62,8 @@ class Liveness:
         self._watermark = Watermark(str(directory(settings)) if kept else "", process.keys)
         self._halted = False
         self.loop = LoopWatch(settings.node_stuck)
+        self.states: Callable[[], dict[str, float]] = dict
+        """How the parts of the node stand that it does not know itself, for its figures."""
         self.on_stop: Callable[[], None] = lambda: None
         """Called from the node's own thread when it is being stopped."""
         self._thread = threading.Thread(target=self._renew, name="crony-liveness", daemon=True)
@@ -134,8 +138,13 @@ class Liveness:
             draining=self._stopping,
             machine=machine.state(str(directory(settings))),
             versions=machine.versions(),
+            figures=self._figures(),
             can=list(ABILITIES),
         )
+
+    def _figures(self) -> dict[str, Any]:
+        counts = {name: {"": number} for name, number in TALLY.counts().items()}
+        return {"c": counts, "s": {name: {"": value} for name, value in self.states().items()}}
 
     def may_claim(self, queue: str) -> bool:
         """The transport's hook: whether to claim from a queue now."""

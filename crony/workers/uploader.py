@@ -18,6 +18,7 @@ import requests
 
 from crony.settings import Settings
 from crony.workers.spool import FULL, Piece, Spool, parse
+from crony.workers.tally import TALLY
 
 log = logging.getLogger("crony.output")
 
@@ -53,6 +54,8 @@ class Uploader:
         """Files that the web failed on: not before (monotonic seconds), and how often it did."""
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._said = ""
+        self.spooled = 0
+        """Bytes that the web does not have yet, as of the last look."""
         self._http = requests.Session()
         self._http.trust_env = False
         self._http.headers.update({"Authorization": f"Bearer {settings.token}", "User-Agent": "crony-node"})
@@ -61,6 +64,10 @@ class Uploader:
     def start(self) -> None:
         """Begin; files of former incarnations of this node are complete as they are and sent too."""
         self._thread.start()
+
+    def states(self) -> dict[str, float]:
+        """Bytes that the web does not have yet, and whether it takes none now; for the figures of the node."""
+        return {"spool": self.spooled, "web_away": float(bool(self._said))}
 
     def nudge(self) -> None:
         """An attempt ended: look now."""
@@ -157,7 +164,9 @@ class Uploader:
                 total, size, dropped = total - size, 0, dropped + 1
             left.append((at, size, piece))
         if dropped:
+            TALLY.add("shed", dropped)
             log.warning("the spool is full: output of %d attempts was dropped, oldest first", dropped)
+        self.spooled = total
         if total > self._limit:
             full.touch()
         else:

@@ -224,6 +224,7 @@ class Firing:
         if verdict is Verdict.DONE:
             entry.refusals, entry.limbo = 0, False
             office.sent(dispatches)
+            office.figured(dispatches)
             office.counts["skipped"] += skipped
         elif verdict is Verdict.LIMBO:
             entry.limbo = entry.done_seen == seen

@@ -13,6 +13,7 @@ from heapq import nsmallest
 from crony.beat.commit import Step, Verdict
 from crony.beat.duties.alerts import Undelivered
 from crony.beat.duties.archiver import Archiver, Item
+from crony.beat.duties.counting import counting
 from crony.beat.duties.rates import Rates
 from crony.beat.duty import Background
 from crony.beat.office import Office
@@ -70,18 +71,21 @@ class Settling:
         office.book.news.outs = len(known) < len(outs)
         due = nsmallest(MOST, (each for each in known if not settled.covers(*each)))
         if due:
-            told = ((seen, key, outs[key][1]) for seen, key in due)
+            told = [(seen, key, outs[key][1]) for seen, key in due]
             book, gathered = office.book, self._gathered()
             found = consequences(office.keys, told, settled, book.graph, gathered, office.wall(), lapsed=book.lapses)
             if len(due) == MOST or not found.position.covers(*due[-1]):
                 office.book.news.outs, self._next = True, mono
-            self._send(found)
+            self._send(found, [value for seen, key, value in told if found.position.covers(seen, key)])
         else:
             self._hand_over()
         return max(0.0, self._next - mono) if office.book.news.outs else None
 
-    def _send(self, found: Consequences) -> None:
-        """Put them, alerts as far as there is room; the others are counted in one of their own."""
+    def _send(self, found: Consequences, settling: list[bytes]) -> None:
+        """Put them, alerts as far as there is room; the others are counted in one of their own.
+
+        `settling`: the outcomes that have had their consequences then.
+        """
         office, room, alerts = self._office, self._undelivered.room, list(found.alerts)
         kept, more = alerts[:room], len(alerts[room:])
         over = not_kept(self._term, self._not_kept + more, office.wall()) if more else None
@@ -104,6 +108,7 @@ class Settling:
 
         def settled(verdict: Verdict) -> None:
             if verdict is Verdict.DONE:
+                counting(office.figures, settling)
                 self._rates.ended(found.over)
             if verdict is Verdict.DONE and (told or more):
                 self._undelivered.more(len(kept))

@@ -18,9 +18,10 @@ from crony.web.api.jobs import TheWeb
 from crony.web.api.runs import check_run
 from crony.web.auth import ATTEMPT
 from crony.web.forms import body_schema, json_model
+from crony.web.metrics import TimedRoute
 from crony.web.wiring import Web
 
-router = APIRouter(tags=["callbacks"])
+router = APIRouter(tags=["callbacks"], route_class=TimedRoute)
 
 
 class Nothing(BaseModel):

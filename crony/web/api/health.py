@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from crony.clock import SYSTEM, rfc3339
+from crony.clock import rfc3339
 from crony.domain import tzdata
 from crony.errors import CronyError
-from crony.store import runs as archive
 from crony.web.api.jobs import TheWeb
 from crony.web.auth import ANYBODY, PUBLIC, VIEWER
+from crony.web.metrics import exposition
 from crony.web.wiring import Web
 
 router = APIRouter(tags=["health"])
@@ -98,8 +98,8 @@ def version(web: TheWeb) -> dict[str, str | None]:
 
 @router.get("/metrics", dependencies=[Depends(VIEWER)])
 def metrics(web: TheWeb) -> Response:
-    """Figures for Prometheus; what is away is missing, and said by `crony_up`."""
-    return Response(_exposition(web), media_type=CONTENT_TYPE_LATEST)
+    """Figures for Prometheus, of all centres and nodes and of this web; what is away is missing, as `crony_up` says."""
+    return Response(exposition(web), media_type=CONTENT_TYPE_LATEST)
 
 
 @v1.get("/openapi.json", dependencies=[Depends(ANYBODY)], include_in_schema=False)
@@ -111,53 +111,3 @@ def openapi(web: TheWeb, request: Request) -> dict[str, Any]:
         description="Errors are RFC 9457 problems. Lists are pages: pass `next_cursor` as `cursor`.",
     )  # fmt: skip
 
-
-def _exposition(web: Web) -> bytes:
-    registry = CollectorRegistry()
-    health = web.health()
-    up = Gauge("crony_up", "Whether what the web needs is there", ["part"], registry=registry)
-    up.labels("etcd").set(not health.etcd)
-    up.labels("database").set(not health.database)
-    Gauge("crony_halted", "Whether etcd was restored and not recovered", registry=registry).set(bool(health.halted))
-    if health.etcd_facts is not None:
-        Gauge("crony_etcd_db_bytes", "Size of etcd's store", registry=registry).set(health.etcd_facts.db_size)
-    try:
-        _live(web, registry)
-    except CronyError:
-        pass  # crony_up says so
-    try:
-        counts = archive.counts(web.db, since=SYSTEM.wall() - 3600)
-        hour = Gauge("crony_runs_last_hour", "Runs ended in the last hour", ["outcome"], registry=registry)
-        for outcome in ("succeeded", "failed", "timed_out", "cancelled", "lost", "unknown", "refused", "skipped"):
-            hour.labels(outcome).set(counts.get(outcome, 0))
-    except CronyError:
-        pass
-    return generate_latest(registry)
-
-
-def _live(web: Web, registry: CollectorRegistry) -> None:
-    runs = Gauge("crony_runs_live", "Runs that have not ended", ["state"], registry=registry)
-    for state in ("requested", "waiting", "queued", "running", "accepted"):
-        runs.labels(state).set(0)
-    for run in web.live.runs():
-        runs.labels(str(run.state)).inc()
-    Gauge("crony_stopped", "Whether the stop switch is set", registry=registry).set(web.live.switch().stop)
-    centres = web.live.centres()
-    Gauge("crony_leader", "Whether each shard has a leader", registry=registry).set(not centres.vacant)
-    led = Gauge("crony_shards_led", "Shards that a centre leads", ["centre"], registry=registry)
-    skew = Gauge("crony_centre_clock_skew_seconds", "Clock of a centre minus etcd's", ["centre"], registry=registry)
-    for incarnation, facts in centres.running.items():
-        led.labels(facts.name).set(len(centres.led_by(incarnation)))
-        skew.labels(facts.name).set(facts.skew)
-    Gauge("crony_shards", "Number of shards", registry=registry).set(centres.sharding.count if centres.sharding else 0)
-    nodes = Gauge("crony_nodes", "Nodes by state", ["state"], registry=registry)
-    for state in ("ready", "cordoned", "draining", "away"):
-        nodes.labels(state).set(0)
-    for node in web.live.nodes().values():
-        nodes.labels(node.state).inc()
-    Gauge("crony_outcomes_unarchived", "Runs whose outcome is still in etcd", registry=registry).set(
-        len(web.live.outcomes())
-    )
-    waiting = Gauge("crony_queue_waiting", "Messages nobody has claimed", ["queue"], registry=registry)
-    for queue in web.live.queues():
-        waiting.labels(queue.name).set(queue.waiting)
