@@ -11,6 +11,7 @@ from crony_sdk import Completion
 
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.platform import Platform, platform
+from tests.helpers.service import service
 from tests.helpers.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,18 @@ def test_jobs_in_code(own_etcd: EtcdServer, tmp_path: Path) -> None:
         assert (ended["outcome"], ended["attempt"]) == ("succeeded", 2)
         assert ended["result"] == {"region": "cn", "factor": 3, "run": ended["id"], "by_hand": True}
         until(lambda: "INFO crony.job: for cn" in place.output(ended["id"], 2), 20, "what it logged")
+
+        with service(lambda asked: (200, {"Content-Type": "application/json"}, b'{"rows": 3}')) as there:
+            url = f"{there.url}/{{{{params.region}}}}"
+            given = {"params": {"region": "cn", "n": 1}, "overlap": "allow"}
+            called = place.job({"name": "hand/http", "action": {"kind": "http", "url": url}, **given})
+            typed = place.shell("hand/shell", 'echo "$CRONY_PARAM_REGION $CRONY_PARAM_N"', **given)
+            runs = [place.trigger(job, params={"region": "eu"}) for job in (called, typed)]
+            assert [place.wait(run)["result"] for run in runs] == [{"rows": 3}, None]
+        assert there.asked[0].path == "/eu?n=1"
+        until(lambda: place.output(runs[1]) == "eu 1\n", 20, "parameters of this run beside those of the job")
+        for job in (called, typed):
+            place.call("DELETE", f"jobs/{job['id']}")
 
         handed = tmp_path / "headers"
         run = place.trigger(jobs["code/later"], params={"path": str(handed)})

@@ -19,6 +19,7 @@ from crony.domain.outcome import Kind, Outcome
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from tests.helpers.etcd import EtcdServer
+from tests.helpers.grpc_server import GrpcServer, grpc_server
 from tests.helpers.node import JOBS, Leader, NodeProcess, running_node
 from tests.helpers.service import talker
 from tests.helpers.wait import until
@@ -47,6 +48,13 @@ def made(request: pytest.FixtureRequest, etcd: EtcdServer) -> Iterator[Made]:
             yield Made(leader, node, facts, request.param)
 
 
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
+    """A gRPC service that sleeps when told to."""
+    with grpc_server(tmp_path_factory.mktemp("ledger")) as server:
+        yield server
+
+
 @dataclass
 class Work:
     """Work that never ends by itself."""
@@ -70,7 +78,7 @@ def pids(listed: Path) -> list[int]:
     return [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
 
 
-def a_shell(folder: Path, stack: ExitStack) -> Work:
+def a_shell(folder: Path, stack: ExitStack, ledger: GrpcServer) -> Work:
     listed = folder / "pids"
     script = f"sleep 600 & echo $$ $! >> {listed}; setsid sh -c 'echo $$ >> {listed}; sleep 600' & wait"
     return Work(
@@ -78,13 +86,13 @@ def a_shell(folder: Path, stack: ExitStack) -> Work:
     )
 
 
-def a_function(folder: Path, stack: ExitStack) -> Work:
+def a_function(folder: Path, stack: ExitStack, ledger: GrpcServer) -> Work:
     mark = folder / "mark"
     action = {"kind": "python", "task": f"{JOBS}.hold", "args": [str(mark)], "kwargs": {}}
     return Work(action, mark.exists, let_go=Path(f"{mark}.go").touch)
 
 
-def a_silent_service(folder: Path, stack: ExitStack) -> Work:
+def a_silent_service(folder: Path, stack: ExitStack, ledger: GrpcServer) -> Work:
     asked, ended, hold = threading.Event(), threading.Event(), threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -97,7 +105,7 @@ def a_silent_service(folder: Path, stack: ExitStack) -> Work:
     return Work({"kind": "http", "url": stack.enter_context(talker(script))}, asked.is_set, ended.is_set)
 
 
-def a_service_that_drips(folder: Path, stack: ExitStack) -> Work:
+def a_service_that_drips(folder: Path, stack: ExitStack, ledger: GrpcServer) -> Work:
     asked, ended = threading.Event(), threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -113,7 +121,18 @@ def a_service_that_drips(folder: Path, stack: ExitStack) -> Work:
     return Work({"kind": "http", "url": stack.enter_context(talker(script))}, asked.is_set, ended.is_set)
 
 
-WORK = pytest.mark.parametrize("begin", [a_shell, a_function, a_silent_service, a_service_that_drips])
+def a_grpc_call(folder: Path, stack: ExitStack, ledger: GrpcServer) -> Work:
+    name = f"sleep:60.{time.monotonic_ns() % 10**6}"
+
+    def had(event: str) -> bool:
+        return any((one["event"], one["request"]["name"]) == (event, name) for one in ledger.asked())
+
+    action = {"kind": "grpc", "address": ledger.address, "method": "ledger.v1.Ledger/Close", "request": {"name": name}}
+    return Work(action, lambda: had("called"), lambda: had("cancelled"))
+
+
+Begin = Callable[[Path, ExitStack, GrpcServer], Work]
+WORK = pytest.mark.parametrize("begin", [a_shell, a_function, a_silent_service, a_service_that_drips, a_grpc_call])
 
 
 def checked(made: Made, work: Work, ended: Outcome) -> None:
@@ -127,9 +146,9 @@ def checked(made: Made, work: Work, ended: Outcome) -> None:
 
 
 @WORK
-def test_cancel(made: Made, tmp_path: Path, begin: Callable[[Path, ExitStack], Work]) -> None:
+def test_cancel(made: Made, tmp_path: Path, ledger: GrpcServer, begin: Begin) -> None:
     with ExitStack() as stack:
-        work = begin(tmp_path, stack)
+        work = begin(tmp_path, stack, ledger)
         run = made.leader.send(made.facts, work.action, retry={"max": 5}, **work.more)
         until(work.begun, what="the work begins")
         ordered = time.time()
@@ -141,9 +160,9 @@ def test_cancel(made: Made, tmp_path: Path, begin: Callable[[Path, ExitStack], W
 
 
 @WORK
-def test_timeout(made: Made, tmp_path: Path, begin: Callable[[Path, ExitStack], Work]) -> None:
+def test_timeout(made: Made, tmp_path: Path, ledger: GrpcServer, begin: Begin) -> None:
     with ExitStack() as stack:
-        work = begin(tmp_path, stack)
+        work = begin(tmp_path, stack, ledger)
         run = made.leader.send(made.facts, work.action, timeout=1.0, **work.more)
         ended = made.leader.ended(run)
         assert (ended.kind, ended.final) == (Kind.TIMED_OUT, True), ended.reason

@@ -33,9 +33,7 @@ WEIGHTS = {
     "unfill": 1,
     "calendar": 2,
 }
-HAND = (
-    "hand/parts",
-    "hand/quick", "hand/long", "hand/alone", "hand/fails", "hand/only-n1", "hand/python")
+HAND = ("hand/parts", "hand/quick", "hand/long", "hand/alone", "hand/fails", "hand/only-n1", "hand/python")
 
 
 class Desk:

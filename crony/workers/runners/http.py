@@ -157,7 +157,9 @@ def _exchange(attempt: Attempt, wire: Wire, request: Request) -> tuple[Connectio
     secure = (request.host, tls.stamp) if request.scheme == "https" else None
     key = (request.scheme, found[0], request.port, secure)
     before = wire.sent
-    connection = connections.take(key, wire)
+    # A kept connection may end at the very moment it is used: not for what must not be in doubt.
+    fresh = attempt.envelope.delivery == "at_most_once"
+    connection = None if fresh else connections.take(key, wire)
     if connection is not None:
         try:
             _send(connection, request, attempt.left)
