@@ -40,6 +40,8 @@ class Launch:
     """Whose it shall be; None: this process's own user's."""
     gid: int | None = None
     groups: Sequence[int] = ()
+    spare: str = ""
+    """If this file is there when the command has ended well, what has left its session may go on by itself."""
 
     def told(self) -> bytes:
         """As the keeper reads it. Raises ValueError for what no program can be given."""

@@ -141,8 +141,7 @@ class Minder:
             return
         say(self._control, pid=self._pid)
         self._follow(woken)
-        left = self._sweep()
-        say(self._control, status=self._status, left=left)
+        say(self._control, status=self._status, left=0 if self._let_go() else self._sweep())
 
     def _follow(self, woken: int) -> None:
         """Until the command has ended and, when it was told to stop, all that it started."""
@@ -194,6 +193,15 @@ class Minder:
             if group != self._pid or self._status is not None:
                 with contextlib.suppress(OSError):
                     os.kill(pid, number)
+
+    def _let_go(self) -> bool:
+        """Whether what has left the command's session goes on by itself: it has handed its work over."""
+        spare = self._told["spare"]
+        if not spare or self._stopping or self._status != 0 or not os.path.lexists(spare):
+            return False
+        with contextlib.suppress(OSError):
+            os.killpg(self._pid, signal.SIGKILL)
+        return True
 
     def _sweep(self) -> int:
         """Kill what is left; how many would not die."""

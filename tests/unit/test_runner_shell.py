@@ -403,6 +403,26 @@ def test_nobody_gets_away(
     assert bearing(mark) == [], "when the attempt has ended, nothing of it goes on"
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_command_that_has_accepted_may_leave_somebody_who_answers(parts: Process, tmp_path: Path, code: int) -> None:
+    listed = tmp_path / "pids"
+    script = f"""
+        sleep 600 & echo $! >> {listed}
+        setsid sh -c 'echo $$ >> {listed}; exec sleep 600' > /dev/null 2>&1 &
+        while [ "$(wc -l < {listed})" -lt 2 ]; do sleep 0.02; done
+        touch "$CRONY_CALLBACK_ACCEPT_FILE"; exit {code}
+    """
+    target = attempts.attempt(parts, {"kind": "shell", "script": script}, deadline=60.0)
+    token = Token.new("run.n1", "9.x").under(7)
+    target.callback = Callback.of(target.envelope, token, api="http://127.0.0.1:9", now=0.0)
+    assert shell.run(target).accepted == (code == 0)
+    inside, outside = pids(listed, 2)
+    until(lambda: gone(inside), 5, "what stayed in its session ends")
+    assert gone(outside) == (code != 0)
+    if code == 0:
+        os.kill(outside, signal.SIGKILL)
+
+
 def bearing(mark: str) -> list[str]:
     """Processes with this text in their environment."""
     found = []

@@ -116,7 +116,7 @@ def _start(attempt: Attempt, argv: list[str], owner: Account, more: dict[str, st
     if not os.path.isdir(cwd):
         raise NotADirectoryError(f"{cwd} is not a directory on this node")
     limits = {"core": 0, **limits_in_numbers(action.get("limits") or {})}
-    launch = Launch(argv, env, cwd, limits)
+    launch = Launch(argv, env, cwd, limits, spare=more.get("CRONY_CALLBACK_ACCEPT_FILE", ""))
     if owner.other:
         launch = replace(launch, uid=owner.uid, gid=owner.gid, groups=owner.groups)
     with contextlib.ExitStack() as stack:
