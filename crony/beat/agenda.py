@@ -51,6 +51,8 @@ class Agenda:
         """Jobs whose next due instant cannot be told, and why: to be held."""
         self.lies = 0
         """Hints found wrong."""
+        self._coming: list[tuple[int, str]] | None = None
+        """As `_near`, for whoever wants to know beforehand."""
         self._examined: list[str] = []
         self._examine_at = 0.0
 
@@ -123,6 +125,8 @@ class Agenda:
 
     def _soon(self, entry: JobEntry, due: int) -> None:
         heapq.heappush(self._near, (due, entry.id))
+        if self._coming is not None:
+            heapq.heappush(self._coming, (due, entry.id))
         if not entry.warm:
             heapq.heappush(self._cold, (due - AHEAD, entry.id))
 
@@ -173,6 +177,19 @@ class Agenda:
     def put_back(self, item: tuple[int, str]) -> None:
         """What was taken off is not decided now."""
         heapq.heappush(self._near, item)
+
+    def tell_what_comes(self) -> None:
+        """Somebody asks for `coming` from now on."""
+        self._coming = list(self._near)
+
+    def coming(self, until: float) -> JobEntry | None:
+        """The next job that is due by then and was not told before; None: there is none now."""
+        while self._coming and self._coming[0][0] <= until:
+            due, job = heapq.heappop(self._coming)
+            entry = self._book.jobs.get(job)
+            if entry is not None and entry.due == due and not entry.busy and entry.seen:
+                return entry
+        return None
 
     def make_ready(self) -> bool:
         """Make documents of jobs that are due soon ready; whether there are more."""

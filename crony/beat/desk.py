@@ -132,9 +132,18 @@ class Desk:
 
         `slots` are those promised to it; they are given back when nobody fits.
         """
+        letter = self.letter(envelope, avoid, slots)
+        if letter is None:
+            self._pools.give_back(slots)
+            return None
+        return self._posted(*letter)
+
+    def letter(
+        self, envelope: Envelope, avoid: Collection[str] = (), slots: Sequence[str] = ()
+    ) -> tuple[Envelope, bytes] | None:
+        """The attempt addressed to the best node (or the shared queue), and its sealed message; None: nobody fits."""
         route = self._router.route(envelope, avoid)
         if route is None:
-            self._pools.give_back(slots)
             return None
         told = envelope.but(
             queue=route.queue,
@@ -143,8 +152,16 @@ class Desk:
             expires_at=self._now() + EXPIRES,
             slots=list(slots),
         )
+        return told, self._message(told)
+
+    def post(self, told: Envelope, value: bytes) -> Dispatch:
+        """A letter that was written before, at its place in the queue now."""
+        self._router.promise(told)
+        return self._posted(told, value)
+
+    def _posted(self, told: Envelope, value: bytes) -> Dispatch:
         place = ids.place(told.priority, self._next(), told.run)
-        return Dispatch(told, place, self._message(told), self._pools.seen(told.pools))
+        return Dispatch(told, place, value, self._pools.seen(told.pools))
 
     def split(self, envelope: Envelope, *, at: float) -> Join:
         """The record of a run that is to be carried out in parts; of a broadcast, on the nodes that fit now.

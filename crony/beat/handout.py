@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from crony.beat import policy
@@ -45,17 +45,27 @@ def hand(desk: Desk, envelope: Envelope, now: float, into: Handed | None = None)
     return into
 
 
-def hand_out(desk: Desk, live: LiveJob, instants: Iterable[int], now: float) -> Handed:
-    """The fires of a job, in order."""
+def hand_out(
+    desk: Desk,
+    live: LiveJob,
+    instants: Iterable[int],
+    now: float,
+    ready: Callable[[str], Dispatch | None] = lambda run: None,
+) -> Handed:
+    """The fires of a job, in order; `ready` may know the message of a run."""
     handed = Handed()
     for instant in instants:
-        hand(desk, _draft(desk, live, instant, now), now, handed)
+        found = ready(ids.fire_run_id(live.id, live.generation, instant))
+        if found is not None:
+            handed.dispatches.append(found)
+        else:
+            hand(desk, draft_fire(desk, live, instant, now), now, handed)
     return handed
 
 
 def line_up(desk: Desk, live: LiveJob, instants: Iterable[int], now: float) -> list[Wait]:
     """The fires of a job that wait for their turn, in order."""
-    drafts = (_draft(desk, live, instant, now) for instant in instants)
+    drafts = (draft_fire(desk, live, instant, now) for instant in instants)
     return [desk.park(draft, WaitReason.OVERLAP.value, at=now, detail=IN_LINE) for draft in drafts]
 
 
@@ -70,6 +80,7 @@ def not_split(envelope: Envelope, error: NotSplit, now: float) -> Outcome:
     return outcome_of(envelope, Kind.SKIPPED, ended_at=now, fence=0, final=True, held=False, **facts)
 
 
-def _draft(desk: Desk, live: LiveJob, instant: int, now: float) -> Envelope:
+def draft_fire(desk: Desk, live: LiveJob, instant: int, now: float) -> Envelope:
+    """The first attempt of the run that a fire becomes; addressed to nobody yet."""
     run = ids.fire_run_id(live.id, live.generation, instant)
     return desk.draft(live, run, trigger=Trigger.SCHEDULE.value, at=now, fire_at=instant)

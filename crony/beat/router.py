@@ -120,6 +120,11 @@ class Router:
         self._book.load.promise(envelope.run, facts.queue, self._mono())
         return Route(node, facts.queue, facts.incarnation, why)
 
+    def promise(self, told: Envelope) -> None:
+        """The node that an attempt was addressed to before gets it now: it counts as its load."""
+        if told.incarnation:
+            self._book.load.promise(told.run, told.queue, self._mono())
+
     def explain(self, envelope: Envelope) -> str:
         """Why nobody fits: each reason with the nodes it holds for."""
         if not any(node.facts.incarnation in self._book.sessions for node in self._book.nodes.values()):

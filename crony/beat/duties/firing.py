@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from crony.beat import holding, policy
+from crony.beat.ahead import Ahead
 from crony.beat.commit import Step, Verdict
 from crony.beat.duties.alerts import Undelivered
 from crony.beat.duties.cancelling import make_room
@@ -48,6 +49,7 @@ class Firing:
         self._office = office
         self._undelivered, self._delivery = undelivered, delivery
         self._agenda = office.agenda
+        self._ahead = Ahead(office.agenda, office.book, office.desk, office.mono)
         self._late: deque[str] = deque()
         self._note_at = 0.0
         self._resting = False
@@ -69,7 +71,7 @@ class Firing:
             if not steps:
                 break
             office.committer.send("fire", steps, control_seen=office.book.seen(office.keys.control))
-        if unread or agenda.make_ready():
+        if unread or agenda.make_ready() or self._ahead.write():
             return 0.0
         agenda.examine()
         self._note_some()
@@ -164,7 +166,7 @@ class Firing:
             self._agenda.plan(entry.id, live.next_due(done.upto_at))
             return None
         try:
-            handed = hand_out(office.desk, live, plan.fires, now)
+            handed = hand_out(office.desk, live, plan.fires, now, lambda run: self._ahead.take(document, run))
             handed.waits += line_up(office.desk, live, plan.waits, now)
         except Exception as error:
             raise Trouble(str(error)) from error
