@@ -230,7 +230,8 @@ class Agenda:
     def _prove(self, entry: JobEntry, done: Done) -> None:
         planned = entry.due
         try:
-            due = None if done.held else self.known(entry, done).next_due(done.upto_at)
+            live = self.known(entry, done)
+            due = None if stays_held(done, live) else live.next_due(done.upto_at)
         except Exception:
             self._unread.append(entry.id)  # it is said there what is wrong
             return

@@ -137,12 +137,15 @@ class Book:
 
     def put(self, key: str, value: bytes, revision: int, born: int = 0) -> None:
         """A key has this value since `revision`. `born`: its create revision, where known."""
-        if revision <= self.seen(key) or revision <= self._graves.get(key, 0) or key.startswith(self._ignored):
+        if revision <= self._graves.get(key, 0):
+            return
+        if key.startswith(self.catalogue.prefixes):  # first: of these there are most
+            if self.catalogue.put(key, value, revision):
+                self._graves.pop(key, None)
+            return
+        if revision <= self.mods.get(key, 0) or key.startswith(self._ignored):
             return
         self._graves.pop(key, None)
-        if key.startswith(self.catalogue.prefixes):
-            self.catalogue.put(key, value, revision)
-            return
         self.mods[key] = revision
         try:
             self._enter_key(key, value, revision, born)

@@ -37,15 +37,19 @@ class Jobs:
             if entry.done_seen:
                 yield self._cursors + entry.id
 
-    def put(self, key: str, value: bytes, revision: int) -> None:
-        """One of its keys has this value since `revision`."""
+    def put(self, key: str, value: bytes, revision: int) -> bool:
+        """One of its keys has this value since `revision`; whether that is news."""
         if key.startswith(self._documents):
             entry = self._entry(key[len(self._documents) :])
+            if revision <= entry.seen:
+                return False
             entry.publish(value, revision)
             self.saved_at = max(self.saved_at, revision)
             self._edited(entry)
-            return
+            return True
         entry = self._entry(key[len(self._cursors) :])
+        if revision <= entry.done_seen:
+            return False
         try:
             done: Done | None = Done.read(value)
         except UnknownRecord:
@@ -53,6 +57,7 @@ class Jobs:
         self._news.doubt |= entry.limbo and entry.done_seen != 0
         entry.done, entry.done_seen, entry.limbo = done, revision, False
         self._news.jobs.add(entry.id)
+        return True
 
     def drop(self, key: str) -> None:
         """One of its keys was deleted."""

@@ -207,6 +207,7 @@ class Leader:
             "held": office.holds.reasons,
             "failing": self._faults | {duty.name: duty.failure for duty in self._background if duty.failure},
             "jobs": len(book.jobs),
+            "hints_that_lied": office.agenda.lies,
             "problems": {job.id: job.problem for job in list(book.jobs.values()) if job.problem},
             "requested": len(book.requests),
             "waiting": len(book.waits),
