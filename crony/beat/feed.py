@@ -1,7 +1,8 @@
 """One listing and one set of watches for all leaders of this process, shared out by shard.
 
 A centre that leads four shards would otherwise read and decode everything four times. The leaders of one feed have
-the same number of shards. What a leader gets is whole: first everything at one revision, then all that follows.
+the same number of shards. What a leader gets is whole: first everything at some revision or a later one, then all that
+followed that revision. It is of one piece once the streams have told of what was written after the listing.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Feed:
         self._told: dict[tuple[int, int], float] = {}
 
     def join(self, listener: Listener) -> int:
-        """Give `listener` all there is at one revision, then all that follows; that revision.
+        """Give `listener` all there is at a revision, or later, then all that follows that revision; which one it is.
 
         Those who join while a listing is under way share the next one. Raises as the client; it has not joined then.
         """
@@ -168,13 +169,13 @@ class Feed:
     def _list_for(self, together: list[_Joining]) -> None:
         listeners = [each.listener for each in together]
         try:
-            # They listen before the listing is read: whatever is newer than it reaches them.
+            # They listen before the listing is read: whatever is newer than this reaches them. So each page may be as
+            # new as it is, and a listing that takes longer than etcd keeps old revisions comes to its end.
             self._follow(listeners)
-            revision = 0
+            revision = self._client.range(self._keys.control).revision
             with _no_collecting():  # a million new objects, none of which is garbage
                 for start, end in listed(self._keys):
-                    for page in ahead(self._client.pages(start, end, revision=revision, limit=PAGE)):
-                        revision = page.revision
+                    for page in ahead(self._client.pages(start, end, limit=PAGE, pinned=False)):
                         for listener, pairs in self._shared(listeners, page.kvs):
                             listener.begin(pairs)
             for each in together:

@@ -1,7 +1,8 @@
 """What a centre knows of one shard, whether it leads it or stands by: the book, the agenda, and the news for them.
 
-Everything at one revision first, then what happened, in the order in which each stream tells it. That is the same for
-whoever leads and for whoever stands by, so one that stands by needs no listing when it is elected: see `catch_up`.
+Everything first, then what happened since that listing began, in the order in which each stream tells it. That is the
+same for whoever leads and for whoever stands by, so one that stands by needs no listing when it is elected: see
+`catch_up`.
 """
 
 from __future__ import annotations

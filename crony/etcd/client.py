@@ -124,11 +124,19 @@ class Client:
                     raise
 
     def pages(
-        self, start: str, end: str | None, *, revision: int = 0, keys_only: bool = False, limit: int = _PAGE
+        self,
+        start: str,
+        end: str | None,
+        *,
+        revision: int = 0,
+        keys_only: bool = False,
+        limit: int = _PAGE,
+        pinned: bool = True,
     ) -> Iterator[Page]:
         """As `list_range`, page by page, all of one revision, which each of them bears. Raises `Compacted` too.
 
-        `limit`: most pairs of a page.
+        `limit`: most pairs of a page. Not `pinned`: each page as it is when it is read, which no compaction overtakes;
+        for whoever follows a watch from before the first one.
         """
         at, key = revision, start
         while True:
@@ -139,8 +147,9 @@ class Client:
                     raise
                 limit = max(1, limit // 8)
                 continue
-            at = at or part.revision
-            yield Page(part.kvs, at, part.count, part.more)
+            if pinned:
+                at = at or part.revision
+            yield Page(part.kvs, at or part.revision, part.count, part.more)
             if not part.more or not part.kvs:
                 return
             key = part.kvs[-1].key + "\0"

@@ -197,6 +197,41 @@ def test_what_one_that_stood_by_knows_is_what_a_listing_tells(place: Stage) -> N
         warm.leave()
 
 
+def test_a_listing_during_which_much_happens_and_is_compacted(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page is of another revision, and what it lacks is told by the watches: so none is too old to be read."""
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+    history = History(place, random.Random(seed))
+    for _ in range(60):
+        history.step()
+    monkeypatch.setattr("crony.beat.feed.PAGE", 3)
+    with Client(place.settings.etcd_endpoints) as client:
+        real = client.pages
+
+        def pages(*place_: Any, **options: Any) -> Iterator[Any]:
+            for page in real(*place_, **options):
+                yield page
+                for _ in range(4):
+                    history.step()
+                place.client.compact(place.client.range(place.keys.control).revision)
+
+        client.pages = pages  # type: ignore[method-assign]
+        warm = knowledge(place, client)
+        warm.join()
+        client.pages = real  # type: ignore[method-assign]
+        term = elected(place, client, "one")
+        warm.catch_up(client, lead(place, term), lambda: True)
+        fresh = knowledge(place, client)
+        fresh.join()
+        fresh.book.wake()
+        while warm.agenda.learn() or fresh.agenda.learn():
+            pass
+        assert picture(warm) == picture(fresh)
+        for each in (warm, fresh):
+            each.leave()
+        term.resign()
+
+
 def test_one_that_stands_by_gathers_nothing(place: Stage) -> None:
     with Client(place.settings.etcd_endpoints) as client:
         warm = knowledge(place, client)
