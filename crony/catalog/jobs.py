@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from crony.catalog.calendars import Calendars
 from crony.catalog.chains import keep_parents, let_go
+from crony.catalog.channels import AlertRules, Channels
 from crony.catalog.keeping import check_calendars, check_size, named_by, names_of
 from crony.catalog.objects import Objects
 from crony.catalog.pools import Pools
@@ -55,7 +56,9 @@ class Catalog:
         self.pools = Pools(self._publisher)
         self.cipher = cipher or Cipher(())
         self.secrets = Secrets(self._publisher, self.cipher)
-        self.published: tuple[Objects[Any, Any], ...] = (self.pools, self.secrets)
+        self.channels = Channels(self._publisher, self.cipher)
+        self.alert_rules = AlertRules(self._publisher, self.channels)
+        self.published: tuple[Objects[Any, Any], ...] = (self.pools, self.secrets, self.channels, self.alert_rules)
         """What jobs name and etcd has, by kind."""
 
     # -- saving ----------------------------------------------------------------------------
@@ -229,6 +232,7 @@ class Catalog:
         check_size(job, known, keep_parents(session, ident, job))
         self.pools.check(((f"limits[{index}]", name) for index, name in enumerate(job.limits)), session)
         self.secrets.check(((f"secrets.{variable}", name) for variable, name in job.secrets), session)
+        self.channels.check_job(session, job)
         objects.name_them(session, ident, named_by(job))
 
     def _note(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from crony.domain.calendar import Calendar
+from crony.domain.channel import channel_of
 from crony.domain.job import Job, parse
 from crony.domain.schedule import Schedule
 from crony.errors import Invalid
@@ -22,7 +23,8 @@ def names_of(schedules: Iterable[Schedule]) -> tuple[str, ...]:
 def named_by(job: Job) -> dict[str, tuple[str, ...]]:
     """Names of the objects that a job names, by kind."""
     secrets = tuple(dict.fromkeys(name for _, name in job.secrets))
-    return {"calendar": names_of(job.schedules), "pool": job.limits, "secret": secrets}
+    channels = tuple(dict.fromkeys(channel_of(to) for entry in job.alerts or () for to in entry.to))
+    return {"calendar": names_of(job.schedules), "pool": job.limits, "secret": secrets, "channel": channels}
 
 
 def check_calendars(schedules: Sequence[Schedule], known: Mapping[str, Calendar], *, many: bool) -> None:

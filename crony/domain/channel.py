@@ -58,12 +58,6 @@ class Channel:
     secrets: dict[str, str] = field(repr=False)
     """Only those that are given."""
 
-    def document(self) -> dict[str, Any]:
-        """As people see it: secrets are there or not, and hidden."""
-        told = {"name": self.name, "kind": self.kind, "description": self.description, "language": self.language}
-        hidden = {name: HIDDEN if self.secrets.get(name) else "" for name in SECRETS[self.kind]}
-        return {**told, **self.settings, **hidden}
-
     def hide(self, text: str) -> str:
         """`text` without any secret of this channel: whatever a provider answers may repeat one."""
         for secret in sorted(self.secrets.values(), key=len, reverse=True):
@@ -84,8 +78,20 @@ class SealedChannel(Record):
     settings: dict[str, Any] = field(default_factory=dict)
     ciphertext: str = ""
     """Its secrets as JSON, encrypted for `place(name)`."""
+    has: list[str] = field(default_factory=list)
+    """Names of its secrets."""
     revision: int = 0
     deleted: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """As stored."""
+        told = {"name": self.name, "kind": self.kind, "description": self.description, "language": self.language}
+        return {**told, "settings": self.settings, "ciphertext": self.ciphertext, "has": self.has}
+
+    def shown(self) -> dict[str, Any]:
+        """As people see it, and may give it back: the secrets are hidden."""
+        told = {"name": self.name, "kind": self.kind, "description": self.description, "language": self.language}
+        return {**told, **self.settings, **dict.fromkeys(self.has, HIDDEN)}
 
     def opened(self, cipher: Cipher) -> Channel:
         """With its secrets. Raises `CannotDecrypt`, or `Invalid` for what is no channel of this version."""
@@ -104,7 +110,14 @@ def sealed(channel: Channel, cipher: Cipher, *, revision: int = 0) -> SealedChan
     secrets = json.dumps(channel.secrets, ensure_ascii=False)
     ciphertext = cipher.encrypt(secrets, place(channel.name)) if channel.secrets else ""
     return SealedChannel(
-        channel.name, channel.kind, channel.description, channel.language, channel.settings, ciphertext, revision
+        channel.name,
+        channel.kind,
+        channel.description,
+        channel.language,
+        channel.settings,
+        ciphertext,
+        sorted(channel.secrets),
+        revision,
     )
 
 

@@ -12,7 +12,9 @@ from crony.domain.alert import Alert, leader_changed
 from crony.domain.notice import notice
 from crony.domain.run import Record
 from crony.domain.shards import Part
+from crony.etcd.client import Client
 from crony.etcd.keys import Keys
+from crony.etcd.txn import Txn, mod
 from crony.lifecycle.move import Move
 
 LIMIT = 90
@@ -41,6 +43,14 @@ def put(keys: Keys, alert: Alert, to: Sequence[str] | None = None) -> dict[str, 
     None: as its job and the rules say."""
     told = notice(alert, list(to) if to is not None else None)
     return {keys.alert(alert.id): alert.encode(), keys.notice(alert.id): told.encode()}
+
+
+def ask_for_test(client: Client, keys: Keys, alert: Alert, to: Sequence[str] | None) -> None:
+    """Put a test alert, for the leader to send as any other; its id is fresh. Raises as the client."""
+    txn = Txn().when(mod(keys.alert(alert.id), 0))
+    for key, value in put(keys, alert, to).items():
+        txn.put(key, value)
+    client.txn(txn)
 
 
 def take_the_lead(

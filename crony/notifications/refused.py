@@ -8,6 +8,8 @@ from crony.errors import CronyError
 class NotSent(CronyError):
     """The provider refused, or could not be reached. Its text never holds a secret of the channel."""
 
+    status = 502
+
     def __init__(
         self, what: str, *, lasting: bool = False, after: float = 0.0, left: tuple[str, ...] = (), hint: str = ""
     ) -> None:

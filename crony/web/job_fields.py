@@ -208,6 +208,13 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+# `on` is the name of a field, not a word for true; as in files that the command line reads.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def schedule(values: Mapping[str, str]) -> dict[str, Any] | None:
     """The `schedule` section a form means; None: by hand only."""
     kind = values["schedule_kind"]

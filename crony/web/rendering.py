@@ -53,6 +53,10 @@ WORDS = {
     "job_held": N_("job held"), "node_lost": N_("node lost"), "tzdata": N_("time zone data"),
     "leader_changed": N_("leader changed"), "queue_age": N_("not begun"),
     "recovered": N_("recovered"), "failure_rate": N_("many failures"), "test": N_("test"),
+    "event_failed": N_("failed"), "event_recovered": N_("recovered"), "event_waiting": N_("not begun"),
+    "event_node_lost": N_("node lost"), "event_leader_changed": N_("leader changed"),
+    "event_platform": N_("platform"), "event_failure_rate": N_("many failures"),
+    "told_sent": N_("sent"), "told_given_up": N_("not sent"),
     "not_kept": N_("not kept"), "unreadable": N_("unreadable"),
     "create": N_("created"), "update": N_("edited"), "delete": N_("deleted"),
     "pause": N_("paused"), "resume": N_("resumed"),
@@ -94,6 +98,12 @@ NOTICES = {
     "secret-deleted": N_("The secret is deleted."),
     "secret-rotated": N_("All secrets are encrypted with the newest key."),
     "secret-not-rotated": N_("Some secrets could not be encrypted with the newest key: their own key is not here."),
+    "channel": N_("The channel is saved."),
+    "channel-waits": N_("The channel is saved; the centre has it when etcd is back."),
+    "channel-deleted": N_("The channel is deleted."),
+    "rule": N_("The rule is saved; it decides from now on."),
+    "rule-waits": N_("The rule is saved; the centre goes by it when etcd is back."),
+    "rule-deleted": N_("The rule is deleted."),
     "revoked": N_("The token is revoked."),
     "password": N_("The password is changed. Please sign in again."),
     "signed-out": N_("You are signed out."),
@@ -104,7 +114,8 @@ TITLES = {
     400: N_("The request cannot be read"), 401: N_("Please sign in"), 403: N_("Not allowed"), 404: N_("Not found"),
     405: N_("Not possible here"), 409: N_("Changed meanwhile"), 412: N_("Changed meanwhile"),
     413: N_("Too large"), 415: N_("The request cannot be read"), 422: N_("Not accepted"),
-    429: N_("Too many tries"), 503: N_("Something Crony needs is away"), 500: N_("Something went wrong"),
+    429: N_("Too many tries"), 502: N_("Not taken by the other side"),
+    503: N_("Something Crony needs is away"), 500: N_("Something went wrong"),
 }  # fmt: skip
 
 

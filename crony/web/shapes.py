@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from crony.catalog.calendars import CalendarView
+from crony.catalog.channels import ChannelView
+from crony.catalog.objects import ObjectView
 from crony.catalog.secrets import SecretView
 from crony.clock import rfc3339
 from crony.domain.alert import Alert
 from crony.domain.grounds import Grounds
+from crony.domain.notice import Doing
 from crony.domain.run import Beat
 from crony.lifecycle.centres import Centres, Leading
 from crony.store.accounts import TokenView
@@ -159,6 +163,10 @@ def alert(found: Alert) -> dict[str, Any]:
         "node": found.node or None,
         "reason": found.reason,
         "times": found.times,
+        "told": [
+            {"to": to, "state": each["state"], "at": rfc3339(each["at"]), "said": each["said"]}
+            for to, each in found.told.items()
+        ],
     }
 
 
@@ -182,6 +190,34 @@ def secret(view: SecretView) -> dict[str, Any]:
         "revision": view.revision,
         "key": view.key_id,
         "jobs": list(view.jobs),
+        "updated_at": rfc3339(view.updated_at),
+        "updated_by": view.updated_by,
+    }
+
+
+def channel(view: ChannelView, doing: Mapping[str, Doing] | None = None) -> dict[str, Any]:
+    """A channel, its secrets hidden. `doing`: how channels do, by name; None: that is not known."""
+    now = doing.get(view.name, Doing()) if doing is not None else None
+    return {
+        "name": view.name,
+        "kind": view.channel_kind,
+        "revision": view.revision,
+        "document": view.shown,
+        "key": view.key_id or None,
+        "jobs": list(view.jobs),
+        "failing": now.failing if now else None,
+        "sent_at": rfc3339(now.sent_at) if now and now.sent_at else None,
+        "updated_at": rfc3339(view.updated_at),
+        "updated_by": view.updated_by,
+    }
+
+
+def alert_rule(view: ObjectView) -> dict[str, Any]:
+    """An alert rule."""
+    return {
+        "name": view.name,
+        "revision": view.revision,
+        "document": view.document,
         "updated_at": rfc3339(view.updated_at),
         "updated_by": view.updated_by,
     }

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,11 +15,18 @@ import pytest
 
 from crony.beat import tails
 from crony.beat.duties import rates, sending
+from crony.clock import SYSTEM
 from crony.domain import notice as notices
+from crony.domain.alert import failure_rate, not_kept
+from crony.domain.notice import notice
 from crony.domain.outcome import Kind
 from crony.domain.sealing import Cipher, new_secret_key
 from crony.errors import Unavailable
 from crony.etcd.keys import Keys
+from crony.etcd.txn import Txn, mod
+from crony.lifecycle.alert import tell
+from crony.lifecycle.move import Move
+from crony.lifecycle.notify import noted, over, too_many_failed
 from crony.store import output
 from crony.store.alerts import list_alerts
 from crony.store.db import Database
@@ -292,3 +300,39 @@ def test_no_secret_is_in_logs_or_etcd(place: Stage, bot: Bot, caplog: pytest.Log
         told = b"".join(kv.key.encode() + kv.value for kv in place.client.list(place.keys.root).kvs)
         for secret in (PASSWORD, SECRET, TOKEN):
             assert secret not in caplog.text and secret not in str(leader.status()) and secret.encode() not in told
+
+
+def test_each_step_compares_what_it_rests_on(place: Stage) -> None:
+    """Taken away, each of these compares lets a result be lost, a count go down or an alert be told twice."""
+    client, keys, now = place.client, place.keys, SYSTEM.wall()
+
+    def happens(move: Move) -> bool:
+        txn = Txn().when(*(mod(key, seen) for key, seen in move.seen.items()))
+        for key, value in move.puts.items():
+            txn.put(key, value)
+        for key in move.deletes:
+            txn.delete(key)
+        return client.txn(txn).succeeded
+
+    def seen(key: str) -> int:
+        found = client.get(key)
+        return found.mod if found else 0
+
+    alert = not_kept(1, 5, now)
+    assert happens(tell(keys, alert))
+    first, lies = seen(keys.notice(alert.id)), seen(keys.alert(alert.id))
+    both = ["a", "b"]
+    assert happens(noted(keys, alert.id, first, notice(alert, both).with_result("a", "sent", now, "", both)))
+    assert not happens(noted(keys, alert.id, first, notice(alert, both))), "another leader noted something"
+    assert not happens(over(keys, alert.id, first, alert, lies)), "what the other leader noted would be lost"
+    client.put(keys.alert(alert.id), replace(alert, times=9).encode())
+    second = seen(keys.notice(alert.id))
+    assert not happens(over(keys, alert.id, second, alert, lies)), "its count has risen meanwhile"
+    client.delete(keys.alert(alert.id))
+    assert not happens(tell(keys, alert)), "people are being told of it"
+    assert happens(over(keys, alert.id, second, alert, 0)) and not client.count(keys.notice(""))
+
+    rate = failure_rate("r", "", "r", 5, 9, "10m", now)
+    assert happens(too_many_failed(keys, rate, "r", "", 0, ["a"]))
+    other = failure_rate("r", "", "r", 6, 9, "10m", now + 1)
+    assert not happens(too_many_failed(keys, other, "r", "", 0, ["a"])), "another leader has told within the cool-down"

@@ -37,7 +37,7 @@ def test_a_table_with_what_happened(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert code == 0 and asked["path"] == "/api/v1/alerts"
     assert (asked["kind"], asked["job"], asked["node"]) == (["run_failed"], ["night/load"], ["n1"])
     head, first, second = out.splitlines()
-    assert head.split() == ["AT", "KIND", "JOB", "RUN", "NODE", "REASON"]
+    assert head.split() == ["AT", "KIND", "JOB", "RUN", "NODE", "SENT", "TO", "REASON"]
     assert "night/load" in first and "exit code 3\\x1b[31m" in first and "12 alerts: " in second
 
 

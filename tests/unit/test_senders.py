@@ -217,8 +217,8 @@ def test_many_alerts_and_long_ones_fit_into_one_message(bot: Bot) -> None:
 def test_secrets_rest_encrypted_and_are_shown_nowhere() -> None:
     cipher = Cipher([new_secret_key()])
     channel = by_bot(f"https://open.feishu.cn/open-apis/bot/v2/hook/{TOKEN}")
-    shown = f"{channel!r} {channel.document()}"
     rests = sealed(channel, cipher, revision=4)
+    shown = f"{channel!r} {rests.shown()} {rests.document()}"
     assert rests.opened(cipher) == channel and SealedChannel.read(rests.encode()).opened(cipher) == channel
     for secret in (TOKEN, SECRET):
         assert secret not in shown and secret.encode() not in rests.encode()
@@ -233,13 +233,15 @@ def test_secrets_rest_encrypted_and_are_shown_nowhere() -> None:
 
 def test_a_hidden_secret_stays_but_does_not_go_to_another_host() -> None:
     old = by_mail(587, host="smtp.example.org", security="starttls", user="u", password=PASSWORD)
-    again = parse_channel({**old.document(), "to": ["c@example.org"]}, old)
+    shown = sealed(old, Cipher([new_secret_key()])).shown()
+    assert shown["password"] == HIDDEN
+    again = parse_channel({**shown, "to": ["c@example.org"]}, old)
     assert again.secrets == {"password": PASSWORD} and again.settings["to"] == ["c@example.org"]
-    left_out = {name: value for name, value in old.document().items() if name != "password"}
+    left_out = {name: value for name, value in shown.items() if name != "password"}
     assert parse_channel(left_out, old).secrets == {"password": PASSWORD}
     for moved in ({"host": "evil.example.org"}, {"port": 26}, {"security": "tls"}, {"user": "x"}):
         with pytest.raises(Invalid, match="must be given again") as caught:
-            parse_channel({**old.document(), **moved}, old)
+            parse_channel({**shown, **moved}, old)
         assert PASSWORD not in str(caught.value)
     bot = by_bot(f"https://open.feishu.cn/hook/{TOKEN}")
     assert parse_channel({"name": "ops", "kind": "feishu", "language": "zh"}, bot).secrets == bot.secrets

@@ -19,11 +19,15 @@ from tests.web.conftest import Api, Browser, document, text_of
 JOB = "j1m81s8xkj3qm4nka4921"
 RUN = f"{JOB}.1.1795300000"
 
+TOLD = {"ops": {"state": "sent", "at": 1795300004.0, "said": "0 success"}}
+
 
 def put(web: Web, *more: Alert) -> None:
     why = "still running after 5 s; its processes were ended"
     name = "night/<b>load</b>"
-    failed = Alert(f"run_failed.{RUN}", "run_failed", 1795300003.0, JOB, name, RUN, 2, "timed_out", "node-1", why)
+    failed = Alert(
+        f"run_failed.{RUN}", "run_failed", 1795300003.0, JOB, name, RUN, 2, "timed_out", "node-1", why, told=TOLD
+    )
     others = [node_lost("i1", "node-2", 1795300002.0), leader_changed(Part(0, 1), 9, "c2", "c1", 1795300001.0)]
     alerts.write(web.db, [failed, *others, not_kept(9, 12, 1795300000.0), *more])
 
@@ -39,6 +43,7 @@ def test_the_list_has_everything_newest_first(web: Web, api_as: Callable[[str], 
         "id": f"run_failed.{RUN}", "kind": "run_failed", "at": "2026-11-21T22:26:43+00:00", "job": JOB,
         "job_name": "night/<b>load</b>", "run": RUN, "attempt": 2, "outcome": "timed_out", "node": "node-1",
         "reason": "still running after 5 s; its processes were ended", "times": 1,
+        "told": [{"to": "ops", "state": "sent", "at": "2026-11-21T22:26:44+00:00", "said": "0 success"}],
     }  # fmt: skip
     assert body["items"][2]["reason"] == "c2 leads now, before it c1 did" and body["items"][2]["node"] is None
     assert body["items"][3]["times"] == 12

@@ -1,17 +1,20 @@
-"""`/api/v1/alerts`: what people must know: failed runs, lost nodes, a changed leader."""
+"""`/api/v1/alerts`: what people must know: failed runs, lost nodes, a changed leader; and to whom each was sent."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict
 
+from crony.domain.channel import parse_destinations
 from crony.store import alerts
-from crony.web import shapes
-from crony.web.api.jobs import TheWeb
+from crony.web import alerting, shapes
+from crony.web.api.jobs import TheWeb, Who
 from crony.web.api.query import Cursor, Limit, instant
 from crony.web.api.runs import job_id
-from crony.web.auth import VIEWER
+from crony.web.auth import ADMIN, VIEWER, address_of
+from crony.web.forms import body_schema, json_model
 
 router = APIRouter(tags=["alerts"])
 
@@ -50,3 +53,22 @@ def list_alerts(
     )
     page = alerts.list_alerts(web.db, wanted, limit=limit, cursor=cursor)
     return {"items": [shapes.alert(item) for item in page.items], "next_cursor": page.next_cursor}
+
+
+class Test(BaseModel):
+    """Whom a test alert goes to: channels and addresses; None: all that the alert rules name."""
+
+    model_config = ConfigDict(extra="forbid")
+    to: list[str] | None = None
+
+
+@router.post("/alerts:test", status_code=202, openapi_extra=body_schema(Test), dependencies=[Depends(ADMIN)])
+def test(
+    web: TheWeb, who: Who, request: Request, body: Annotated[Test, Depends(json_model(Test, optional=True))]
+) -> dict[str, Any]:
+    """Have the leader send a test alert as it sends every other; without `to` to all that the alert rules name.
+
+    What became of it stands in the list of alerts, under the `id` of the answer.
+    """
+    to = parse_destinations(body.to, "to") if body.to is not None else None
+    return {"id": alerting.test(web, who.actor, to, address_of(request))}

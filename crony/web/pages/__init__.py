@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from crony.web.pages import account, alerts, backfills, calendars, jobs, nodes, pools, runs, secrets, services, signin
+from crony.web.pages import (
+    account,
+    alerts,
+    backfills,
+    calendars,
+    channels,
+    jobs,
+    nodes,
+    pools,
+    runs,
+    secrets,
+    services,
+    signin,
+)
 from crony.web.pages import job_form as forms
 
+_PARTS = (
+    signin, forms, jobs, backfills, runs, alerts, calendars, channels, pools, secrets, nodes, services, account
+)  # fmt: skip
 router = APIRouter(include_in_schema=False)
-for part in (signin, forms, jobs, backfills, runs, alerts, calendars, pools, secrets, nodes, services, account):
+for part in _PARTS:
     router.include_router(part.router)
 
 __all__ = ["router"]
