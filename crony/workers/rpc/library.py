@@ -11,5 +11,9 @@ import os
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # read when it is loaded
 
 import grpc
+from grpc.experimental import ChannelOptions
 
-__all__ = ["grpc"]
+SINGLE_THREADED: str = ChannelOptions.SingleThreadedUnaryStream
+"""Option of a channel: a call that streams its answers is read by its caller, without a thread of its own."""
+
+__all__ = ["SINGLE_THREADED", "grpc"]

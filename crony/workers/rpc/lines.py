@@ -17,7 +17,7 @@ from typing import Any
 
 from grpc_health.v1 import health_pb2
 
-from crony.workers.rpc.library import grpc
+from crony.workers.rpc.library import SINGLE_THREADED, grpc
 
 MESSAGE_LIMIT = 4 * 1024 * 1024
 """Most bytes of a request or an answer: gRPC's own default."""
@@ -38,6 +38,8 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),  # a line that is made anew connects anew
     ("grpc.primary_user_agent", "crony"),
+    # The caller reads its answer itself; else each call costs a thread, and more than twice the CPU.
+    (SINGLE_THREADED, 1),
 )
 
 
@@ -47,6 +49,10 @@ class NotSent(Exception):
 
 class Absent(NotSent):
     """Because nobody is there who takes calls: another instance may do it."""
+
+
+class BrokenOff(Exception):
+    """We broke the call off."""
 
 
 class Unreached(Absent):
@@ -98,6 +104,11 @@ class Call:
         self._current: Any = None
         self._broken = False
 
+    @property
+    def broken(self) -> bool:
+        """Whether it was broken off."""
+        return self._broken
+
     def hold(self, current: Any) -> Any:
         """This is it now. Returns it."""
         with self._lock:
@@ -135,6 +146,7 @@ class Line:
     in_use: int = 0
     schemas: dict[str, Any] = field(default_factory=dict)
     """What reflection told, by service."""
+    _methods: dict[str, Any] = field(default_factory=dict)
 
     def hear(self) -> None:
         """Somebody answered just now."""
@@ -144,12 +156,25 @@ class Line:
         """A call got lost: the next one probes first."""
         self.heard = -math.inf
 
-    def unary(
+    def exchange(
         self, call: Call, path: str, request: bytes, *, timeout: float, metadata: Sequence[tuple[str, str]]
-    ) -> Any:
-        """Begin a call of bytes for bytes; the gRPC future."""
-        method: Any = self.channel.unary_unary(path, request_serializer=None, response_deserializer=None)
-        return call.hold(method.future(request, timeout=timeout, metadata=tuple(metadata)))
+    ) -> bytes:
+        """Bytes for bytes. Raises `grpc.RpcError` for every status but OK, `BrokenOff`."""
+        method = self._methods.get(path)
+        if method is None:
+            # On the wire a method with one answer is as one with a stream of them.
+            method = self.channel.unary_stream(path, request_serializer=None, response_deserializer=None)
+            self._methods[path] = method
+        stream = call.hold(method(request, timeout=timeout, metadata=tuple(metadata)))
+        try:
+            answer = next(stream, None)
+            if answer is not None and next(stream, None) is not None:
+                stream.cancel()
+        except grpc.RpcError:
+            if call.broken:
+                raise BrokenOff from None
+            raise
+        return bytes(answer or b"")
 
     def probe(self, call: Call, service: str, *, left: float, metadata: Sequence[tuple[str, str]]) -> None:
         """Make sure that somebody is there, and well if it can say so. Raises `NotSent`, `Unreached`."""
@@ -157,10 +182,10 @@ class Line:
             return
         for asked in (service, ""):
             request = health_pb2.HealthCheckRequest(service=asked).SerializeToString()
-            found = self.unary(call, HEALTH, request, timeout=min(PATIENCE, left), metadata=metadata)
             try:
-                answer = health_pb2.HealthCheckResponse.FromString(found.result())
-            except grpc.FutureCancelledError:
+                found = self.exchange(call, HEALTH, request, timeout=min(PATIENCE, left), metadata=metadata)
+                answer = health_pb2.HealthCheckResponse.FromString(found)
+            except BrokenOff:
                 raise NotSent("it was broken off") from None
             except grpc.RpcError as error:
                 code = error.code()

@@ -75,9 +75,9 @@ def _schema(line: Line, call: Call, service: str, timeout: float, metadata: Sequ
     for version in VERSIONS:
         try:
             return _Asking(line, call, version, timeout, metadata).pool_of(service)
-        except grpc.FutureCancelledError:
-            raise NotSent("it was broken off") from None
         except grpc.RpcError as error:
+            if call.broken:
+                raise NotSent("it was broken off") from None
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise NotSent(f"its schema could not be asked for: {error.code().name}: {told(error)}") from None
     raise NotSent("the service has no server reflection: switch it on there, or give it the SDK and name a `handler`")

@@ -22,6 +22,7 @@ from crony.workers.rpc.lines import (
     MESSAGE_LIMIT,
     PATIENCE,
     Absent,
+    BrokenOff,
     Call,
     Line,
     Lines,
@@ -158,10 +159,9 @@ class _Exchange:
         if attempt.cancelled:
             raise NotSent("it was broken off")
         self._call.sent = True
-        future = self._line.unary(self._call, path, request, timeout=attempt.left, metadata=facts)
         try:
-            data = bytes(future.result())
-        except grpc.FutureCancelledError:
+            data = self._line.exchange(self._call, path, request, timeout=attempt.left, metadata=facts)
+        except BrokenOff:
             self._farewell()
             return Verdict(Kind.CANCELLED, "cancelled during the call; it was sent, the service may have done it")
         except grpc.RpcError as error:
