@@ -6,6 +6,7 @@ A declaration changes nothing by itself: `crony apply --from module` makes the p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
 from typing import Any
 
 from celery import shared_task
@@ -33,6 +34,9 @@ def job(
         raise Invalid("action", "is the function itself", hint="remove it")
 
     def declare(function: Callable[..., Any]) -> Any:
+        if iscoroutinefunction(function):
+            hint = "write a plain function; inside, asyncio.run(…)"
+            raise Invalid("action", f"{function.__name__} is an async function, which nobody would await", hint=hint)
         made = shared_task(**{"name": f"{function.__module__}.{function.__name__}", **(task or {})})(function)
         whole: dict[str, Any] = {"name": name}
         if schedule is not None:

@@ -128,3 +128,4 @@ def test_what_cannot_be_applied_is_said(tmp_path: Path) -> None:
     assert "a: retires: is not a known field" in said(wrong) and "did you mean retry" in said(wrong)
     twice = "import crony\n@crony.job(name='a')\ndef f(): pass\n@crony.job(name='a')\ndef g(): pass\n"
     assert "declared twice" in said(twice)
+    assert "is an async function" in said("import crony\n@crony.job(name='a')\nasync def f(): pass\n")

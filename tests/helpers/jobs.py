@@ -95,6 +95,12 @@ def hold(path: str, stubborn: bool = False) -> str:
 
 
 @shared_task
+async def forgotten() -> int:
+    """Is never awaited."""
+    return 1
+
+
+@shared_task
 def told(ctx: crony.Context, a: int, b: int = 0) -> dict[str, Any]:
     """What the run says of itself."""
     assert ctx is crony.context()

@@ -68,7 +68,8 @@ def test_a_function_hands_over_and_the_run_waits_for_somebody_else(parts: Proces
 
 def test_a_node_that_cannot_say_where_to_call_back_refuses(parts: Process) -> None:
     told = attempts.attempt(attempts.process(Path(parts.settings.spool_dir), api=""), action("add", 1), deadline=60.0)
-    verdict = _Execution(told.process, told.held, "", told.envelope)._run()
+    with contextlib.ExitStack() as stack:
+        verdict = _Execution(told.process, told.held, "", told.envelope)._run(stack)
     assert verdict == Verdict(Kind.REFUSED, NO_CALLBACK)
 
 
@@ -148,6 +149,11 @@ def test_an_exception_is_a_failure_with_its_trace(parts: Process) -> None:
 
 def test_wrong_arguments_are_a_failure(parts: Process) -> None:
     assert run(parts, action("add", nothing=1)).reason.startswith("TypeError: ")
+
+
+def test_an_async_function_is_a_failure(parts: Process) -> None:
+    verdict = run(parts, action("forgotten"))
+    assert verdict.kind is Kind.FAILED and "nobody awaits" in verdict.reason
 
 
 def test_exit_is_a_failure(parts: Process) -> None:

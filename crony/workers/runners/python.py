@@ -7,6 +7,7 @@ exception raised inside it. In other threads that is not possible: the attempt e
 from __future__ import annotations
 
 import faulthandler
+import inspect
 import os
 import signal
 import threading
@@ -82,6 +83,9 @@ class _Call:
         try:
             function = self._function
             value = INTERRUPTER.call(function, self) if self._stoppable else function()
+            if inspect.iscoroutine(value):
+                value.close()
+                return Verdict(Kind.FAILED, "it is an async function, which nobody awaits: write a plain one")
             if self._context.seen_stopped and self._why is not None:
                 return self._stopped("the function saw it and returned")
             if self._attempt.deferred:
