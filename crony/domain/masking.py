@@ -1,6 +1,6 @@
 """Masking: secrets are taken out of whatever a job prints, answers or dies of, wherever a text is cut into pieces.
 
-A secret is found as it is, and in the forms in which programs usually show it: as a JSON text, percent-encoded, in
+A secret, or at the end of a text its beginning (four bytes or more), is found as it is, and in the forms in which programs usually show it: as a JSON text, percent-encoded, in
 Base64 (also inside a longer text, as in basic authentication), and each longer line of a secret of several lines.
 """
 
@@ -116,7 +116,9 @@ class Stream:
         return self._upto(whole, self._mask.undecided(whole))
 
     def end(self) -> bytes:
-        """What was kept back: nothing follows."""
+        """What was kept back: nothing follows. The beginning of a secret is masked, too: the text was cut in it."""
+        if len(self._rest) >= _HEAD:
+            self._known = len(self._rest)
         return self._upto(self._rest, len(self._rest))
 
     def _upto(self, whole: bytes, end: int) -> bytes:

@@ -58,17 +58,26 @@ def test_what_cannot_be_a_secret_is_not_kept_back() -> None:
     assert stream.feed(b"progress 10%\r") == b"progress 10%\r"
     assert stream.feed(b"h") == b"" and stream.feed(b"i") == b"hi"
     assert stream.feed(b"hunter2") == b"" and stream.feed(b"2!") == b"***!"
-    assert stream.feed(b"hunte") == b"" and stream.end() == b"hunte"
+    assert stream.feed(b"hun") == b"" and stream.end() == b"hun"
+
+
+def test_a_text_that_was_cut_inside_a_secret_shows_nothing_of_it() -> None:
+    """Reasons are cut to a length, answers to a size: before anybody masks them."""
+    assert Mask([SECRET]).text(f"ValueError: no luck with {SECRET}"[:-3]) == "ValueError: no luck with ***"
+    assert Mask([SECRET, "hunter22"]).text("hunter22 or hunter2") == "*** or ***"
 
 
 def _expected(secrets: list[str], data: bytes) -> bytes:
-    """By the definition: every byte that is part of an occurrence, each run of them one mask."""
+    """By the definition: every byte of an occurrence, or of a beginning at the end; each run of them one mask."""
     hidden = [False] * len(data)
     for secret in secrets:
         raw = secret.encode()
         for at in range(len(data) - len(raw) + 1):
             if data[at : at + len(raw)] == raw:
                 hidden[at : at + len(raw)] = [True] * len(raw)
+        for size in range(4, min(len(raw), len(data) + 1)):
+            if data.endswith(raw[:size]):
+                hidden[-size:] = [True] * size
     out = bytearray()
     for at, byte in enumerate(data):
         if not hidden[at]:
