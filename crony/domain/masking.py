@@ -1,7 +1,8 @@
 """Masking: secrets are taken out of whatever a job prints, answers or dies of, wherever a text is cut into pieces.
 
-A secret, or at the end of a text its beginning (four bytes or more), is found as it is, and in the forms in which programs usually show it: as a JSON text, percent-encoded, in
-Base64 (also inside a longer text, as in basic authentication), and each longer line of a secret of several lines.
+A secret is found as it is, and in the forms in which programs usually show it: as a JSON text, percent-encoded, in
+Base64 (also inside a longer text, as in basic authentication), and each longer line of a secret of several lines. At
+the end of a text its beginning is one, too (four bytes or more): the text may have been cut there.
 """
 
 from __future__ import annotations

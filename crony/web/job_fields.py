@@ -31,7 +31,7 @@ DEFAULTS: dict[str, str] = {
     "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d", "pause_after": "",
     "overlap": "skip", "overlap_limit": "100", "strategy": "weighted", "labels": "", "node": "", "queue": "",
     "parts": "", "priority": "0", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue", "limits": "",
-    "async_deadline": "", "async_heartbeat": "",
+    "async_deadline": "", "async_heartbeat": "", "secrets": "",
 }  # fmt: skip
 """Every field with its value in an empty form."""
 
@@ -52,7 +52,7 @@ _PATHS = (
     (r"misfire\.(\w+)", r"misfire_\1"),
     (r"routing\.(strategy|labels|node|queue|parts)\b.*", r"\1"),
     (
-        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|pause_after|delivery|on_node_loss|on_cut|limits)\b.*",
+        r"(tags|params|name|description|owner|timeout|overlap|overlap_limit|priority|enabled|paused_until|pause_after|delivery|on_node_loss|on_cut|limits|secrets)\b.*",
         r"\1",
     ),
 )
@@ -124,6 +124,8 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
     if values["limits"].strip():
         names = [name.strip() for name in re.split("[,，\\s]+", values["limits"]) if name.strip()]
         made["limits"] = [name if name.startswith("pool:") else f"pool:{name}" for name in names]
+    if values["secrets"].strip():
+        made["secrets"] = _pairs(values, "secrets", "=", "\n")
     if values["on_node_loss"]:
         made["on_node_loss"] = values["on_node_loss"]
     if values["async_deadline"].strip() or values["async_heartbeat"].strip():
@@ -157,6 +159,7 @@ def fields(stored: Mapping[str, Any]) -> dict[str, str] | None:
     for key, value in full["misfire"].items():
         values[f"misfire_{key}"] = str(value)
     values["limits"] = ", ".join(job.limits)
+    values["secrets"] = "\n".join(f"{variable}={name}" for variable, name in job.secrets)
     for key, value in (full["async"] or {}).items():
         values[f"async_{key}"] = value or ""
     values["strategy"] = full["routing"]["strategy"]

@@ -135,6 +135,13 @@ def test_a_secret_in_the_console(browser: Browser, browser_as: Callable[[str], B
     assert browser.post("/secrets/a", {"value": "", "description": "e", "revision": "1"}).status_code == 303
     assert api("GET", "secrets/a").json()["description"] == "e"
     assert browser.post("/secrets/rotate").headers["location"] == "/secrets?done=secret-rotated"
+    form = {"name": "j", "command": "date", "revision": "0", "secrets": "P=a\nQ = a"}
+    assert browser.post("/jobs/new", form).status_code == 303
+    assert api("GET", "jobs/j").json()["document"]["secrets"] == {"P": "a", "Q": "a"}
+    assert "P=a\nQ=a" in browser.get("/jobs/j/edit").text, "the form can say it"
+    refused = browser.post("/jobs/new", {**form, "name": "k", "secrets": "P=gone"})
+    assert refused.status_code == 422 and "names the secret gone" in text_of(refused.text)
+    assert api("DELETE", "jobs/j").status_code == 204
     viewer = browser_as("viewer")
     assert 'name="value"' not in viewer.get("/secrets/a").text
     assert viewer.get("/secrets/new").status_code == 403
