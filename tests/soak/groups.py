@@ -294,6 +294,52 @@ def timed_out_too_late() -> Tale:
     return answered(accepted(1.0), "timed_out", after=30.0, reason="the deadline is over")
 
 
+# -- chains ------------------------------------------------------------------------------------
+
+
+def chained(*followers: tuple[str, str], kind: str = "succeeded") -> Tale:
+    """A run of a job ended; (run, kind) of what followed it, in a job that waits for its success."""
+    tale = Tale().begin(retry={"max": 0})
+    told = {"revision": 1, "generation": 1, "published_at": tale.at,
+            "document": {"after": {"on": "success", "jobs": ["x"], "ids": [JOB]}, "overlap": "allow"}}  # fmt: skip
+    tale.step({"job/j2": sealed(told)})
+    tale.fire()
+    fence = tale.claim()
+    tale.mark("start", fence=fence)
+    tale.mark("end", fence=fence)
+    alert = {f"alert/run_failed.{WHOLE}": {"run": WHOLE}} if kind != "succeeded" else {}
+    tale.ends(fence, kind=kind, puts=alert)
+    for run, end in followers:
+        record = {"kind": end, "final": True, "run": run, "job": "j2", "ended_at": tale.at, "cause": WHOLE}
+        tale.step({f"run/out/{run}/{'0' if end == 'skipped' else 'end'}": record})
+    known = [[WHOLE, kind], *([run, end] for run, end in followers if end != "skipped")]
+    tale.end(runs=known, skips=[[run, 1] for run, end in followers if end == "skipped"])
+    return tale
+
+
+def followed() -> Tale:
+    return chained(("j2.1.ca", "succeeded"))
+
+
+def not_followed_with_a_reason() -> Tale:
+    return chained(("j2.1.ca", "skipped"), kind="failed")
+
+
+@breaks("each end is followed once")
+def not_followed() -> Tale:
+    return chained()
+
+
+@breaks("each end is followed once")
+def followed_twice() -> Tale:
+    return chained(("j2.1.ca", "succeeded"), ("j2.1.cb", "succeeded"))
+
+
+@breaks("follows what it waits for")
+def followed_a_failure() -> Tale:
+    return chained(("j2.1.ca", "succeeded"), kind="failed")
+
+
 # -- recovered ---------------------------------------------------------------------------------
 
 
@@ -331,4 +377,7 @@ def open_after_the_recovery() -> Tale:
     return recovered([run_of(T0 + 10), run_of(T0 + 30), [f"{JOB}.1.mx", None]], [[JOB, T0 + 20, T0 + 20]])
 
 
-GOOD = (in_parts, in_slots, a_period_again, completed, never_completed, all_accounted_for)
+GOOD = (
+    in_parts, in_slots, a_period_again, completed, never_completed, all_accounted_for, followed,
+    not_followed_with_a_reason,
+)  # fmt: skip

@@ -103,6 +103,9 @@ def begin(made: World, shape: Shape) -> None:
         assert status == 201, (document["name"], status, told)
         made.jobs[document["name"]] = told
 
+    jobs = cast(made.rng, made.crony.marks, made.change, names, made.callee.url)
     with ThreadPoolExecutor(closing.AT_ONCE) as several:
-        list(several.map(create, cast(made.rng, made.crony.marks, made.change, names, made.callee.url)))
+        list(several.map(create, (each for each in jobs if not each.get("after"))))
+    for document in (each for each in jobs if each.get("after")):  # behind those that they follow
+        create(document)
     made.begin()

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,19 @@ ROOT = Path(__file__).resolve().parents[2]
 TASKS = "tests.soak.tasks"
 STALL = 0.35
 """Seconds that a short sleep may last longer than asked before the machine counts as stalled."""
+
+
+@dataclass
+class Noted(Process):
+    """A process that leaves a note of each of its starts."""
+
+    pids: list[int] = field(default_factory=list)
+
+    def start(self) -> Process:
+        """Start it (again)."""
+        super().start()
+        self.pids.append(self.pid)
+        return self
 
 
 class Behind(Platform):
@@ -70,7 +84,7 @@ class Behind(Platform):
         }
         if any(variable.startswith(("CRONY_TEST_", "FAKETIME")) for variable in changed):
             command = [command[0], "-m", "tests.soak.wrapped", *command[2:]]
-        process = Process(name, command, changed, self.folder / f"{name}.log")
+        process = Noted(name, command, changed, self.folder / f"{name}.log", pids=world.pids)
         self.processes.append(process)
         world.journal.note("process", what="started", name=name)
         return process.start()
@@ -117,6 +131,8 @@ class World:
         """Held by whoever ends or pauses members."""
         self.jobs: dict[str, dict[str, Any]] = {}
         """The cast as it was created, by name."""
+        self.pids: list[int] = []
+        """Of every process that was started."""
         self.crowd = self._marks = 0
         self.recovered = False
         """Whether etcd was restored, and `crony recover` run."""
@@ -336,6 +352,9 @@ class World:
         self.recorder.stop()
         for proxy in self.links(*self.proxies):
             proxy.close()
+        for pid in self.pids:  # what libfaketime shares with children; killed processes leave it
+            for name in ("faketime_shm_", "sem.faketime_sem_"):
+                Path(f"/dev/shm/{name}{pid}").unlink(missing_ok=True)
         self._stack.close()
         self.journal.close()
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from tests.soak.judge.backfills import Backfills
 from tests.soak.judge.bounds import Bounds
+from tests.soak.judge.chains import Chains
 from tests.soak.judge.closing import Closing
 from tests.soak.judge.delays import Delays
 from tests.soak.judge.fires import Fires
@@ -32,6 +33,7 @@ def judged(history: History) -> list[Finding]:
         Witness(history), Places(history), Fences(history), Dispatches(history), fires, Work(history), Order(history),
         Shape(history), Answers(history), Closing(history), bounds, Delays(history, fires),
         Parts(history), Pools(history), Backfills(history), Later(history, bounds), Recovered(history, fires),
+        Chains(history),
     ]  # fmt: skip
     state = State()
     for step in history.steps:
