@@ -270,7 +270,11 @@ def execute(argv: list[str], env: dict[str, str]) -> NoReturn:
 def below(top: int) -> list[tuple[int, int]]:
     """(process, its group) of everybody below a process that has not ended."""
     parents: dict[int, tuple[int, int, bool]] = {}
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except OSError:  # without it only the command's own group can be ended
+        return []
+    for name in names:
         if name.isdigit():
             with contextlib.suppress(OSError, ValueError):
                 with open(f"/proc/{name}/stat", "rb") as file:
