@@ -46,7 +46,7 @@ class Keys:
 
     def told(self, shard: int) -> tuple[str, str, str]:
         """What a new leader of a shard puts first: a key in the range of each watch of a centre, in their order."""
-        return f"{self.root}control/told/{shard}", f"{self.root}obj/told/{shard}", f"{self.root}run/told/{shard}"
+        return f"{self.root}control.told/{shard}", f"{self.root}obj.told/{shard}", f"{self.root}session.told/{shard}"
 
     # -- what people defined ---------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def picture(known: Knowledge) -> dict[str, Any]:
     """All that is decided by, without what only the order of telling makes (sets as sets)."""
     book, pools = known.book, known.book.pools
     return {
-        "mods": {key: mod for key, mod in book.mods.items() if "/told/" not in key},
+        "mods": {key: mod for key, mod in book.mods.items() if "told/" not in key},
         "jobs": {job: (e.seen, e.sealed, e.done, e.done_seen, e.due, e.problem) for job, e in book.jobs.items()},
         "requests": {name: (each.value, each.seen, each.born) for name, each in book.requests.items()},
         "ends": {name: each.seen for name, each in book.ends.items()},
@@ -80,7 +80,7 @@ def picture(known: Knowledge) -> dict[str, Any]:
         "line": {name: [*pool.line] for name, pool in pools._pools.items() if pool.line},
         "live": {job: set(book.live(job)) for job in book.jobs},
         "turns": {job: (book.line(job), book.turn(job)) for job in book.jobs},
-        "to look at": (book.news.waits & set(book.waits), book.news.joins, book.news.backfills - {""}),
+        "to look at": (book.news.waits & set(book.waits), book.news.backfills & set(book.backfills)),
     }
 
 
@@ -289,7 +289,7 @@ def test_a_term_that_is_over_tells_nothing(place: Stage) -> None:
         place.client.delete(place.keys.leader(0))
         with pytest.raises(Unavailable, match="over before it began"):
             warm.catch_up(client, lead(place, term), lambda: True)
-        assert place.client.list(f"{place.keys.root}run/told/").kvs == []
+        assert place.client.list(f"{place.keys.root}session.told/").kvs == []
         warm.leave()
 
 

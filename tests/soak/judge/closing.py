@@ -6,7 +6,7 @@ from tests.soak.judge.reading import History, Judge, State, Step, Told, is_part
 
 STAYS = (
     "job/", "name/", "done/", "control", "beat/shards", "settled", "run/out/", "idem/", "nodectl/",
-    "obj/", "alert/", "queue/", "bind/", "beat/mark", "taken/", "run/backfill/", "lapse/", "run/told/",
+    "obj/", "alert/", "queue/", "bind/", "beat/mark", "taken/", "run/backfill/", "lapse/", "obj.told/", "session.told/",
 )  # fmt: skip
 """Keys that may be there when everybody has gone."""
 DRAIN = 60.0
