@@ -18,13 +18,14 @@ from crony.beat.duties import rates, sending
 from crony.clock import SYSTEM
 from crony.domain import notice as notices
 from crony.domain.alert import failure_rate, not_kept
+from crony.domain.alert import test as a_test
 from crony.domain.notice import notice
 from crony.domain.outcome import Kind
 from crony.domain.sealing import Cipher, new_secret_key
 from crony.errors import Unavailable
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, mod
-from crony.lifecycle.alert import tell
+from crony.lifecycle.alert import ask_for_test, tell
 from crony.lifecycle.move import Move
 from crony.lifecycle.notify import noted, over, too_many_failed
 from crony.store import output
@@ -300,6 +301,19 @@ def test_no_secret_is_in_logs_or_etcd(place: Stage, bot: Bot, caplog: pytest.Log
         told = b"".join(kv.key.encode() + kv.value for kv in place.client.list(place.keys.root).kvs)
         for secret in (PASSWORD, SECRET, TOKEN):
             assert secret not in caplog.text and secret not in str(leader.status()) and secret.encode() not in told
+
+
+def test_a_test_alert_goes_the_whole_way_and_says_what_became_of_it(
+    place: Stage, bot: Bot, database: Database
+) -> None:
+    place.rule(name="nodes", on=["node_lost"], to=["ops"])
+    place.lead()
+    ask_for_test(place.client, place.keys, a_test("one", "ann", SYSTEM.wall()), None)
+    until(lambda: results(database, "test") and results(database, "test")[0], PATIENCE, "the row")
+    assert results(database, "test")[0]["ops"]["state"] == "sent" and bot.titles == ["Test alert"]
+    ask_for_test(place.client, place.keys, a_test("two", "ann", SYSTEM.wall()), ["gone", "ops"])
+    until(lambda: any("gone" in told for told in results(database, "test")), PATIENCE, "the row")
+    assert bot.titles == ["Test alert"] * 2 and "asked for by ann" in texts(bot.cards[1])
 
 
 def test_each_step_compares_what_it_rests_on(place: Stage) -> None:

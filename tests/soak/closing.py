@@ -51,6 +51,7 @@ def end(world: World) -> None:
     with contextlib.suppress(AssertionError):
         crony.archived(20)
         until(lambda: not crony.count("alert/"), 10, "alerts to be in the database", every=0.1)
+        until(lambda: not crony.count("alert.send/"), 10, "notices to be sent", every=0.1)
     with contextlib.suppress(AssertionError):
         until(lambda: all(outcome for _, outcome in _runs(world)), 10, "every run to be shown as ended", every=0.5)
     runs, skips, ranges = _runs(world), *_skips(world)

@@ -49,3 +49,30 @@ def test_json_is_the_apis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert listed(monkeypatch, [])[0] == 0
     assert capsys.readouterr() == ("", "no alerts\n")
+
+
+@pytest.mark.parametrize(("state", "code"), [("sent", 0), ("given_up", 1)])
+def test_a_test_waits_for_what_became_of_it(
+    state: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    told = [{"to": "ops", "state": state, "at": "2026-11-22T10:00:00Z", "said": "0 success\x1b[31m"}]
+
+    def answer(handler: Any) -> None:
+        handler.rfile.read(int(handler.headers.get("content-length") or 0))
+        asked.append(f"{handler.command} {handler.path}")
+        row = {**ROW, "kind": "test", "id": "test.a", "told": told if len(asked) > 2 else []}
+        body = {"id": "test.a"} if handler.command == "POST" else {"items": [row], "next_cursor": None}
+        says(200, json.dumps(body).encode())(handler)
+
+    with serving(answer) as api:
+        monkeypatch.setenv("CRONY_API", api.target.base)
+        monkeypatch.setenv("CRONY_TOKEN", "crony_secret")
+        try:
+            ended: Any = run(["alert", "test", "--to", "ops"])
+        except SystemExit as error:
+            ended = error.code
+    assert ended == code
+    out = capsys.readouterr().out
+    assert asked[0] == "POST /api/v1/alerts:test" and len(asked) == 3
+    assert f"ops: {state.replace('_', ' ')}: 0 success" in out and "\x1b" not in out

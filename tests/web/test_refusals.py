@@ -24,6 +24,7 @@ FILES = (
     "domain/calendar.py", "catalog/keeping.py", "catalog/objects.py", "catalog/calendars.py", "web/pages/calendars.py",
     "domain/pool.py", "domain/secret.py", "domain/sealing.py", "catalog/secrets.py",
     "web/pages/secrets.py", "web/pages/pools.py",
+    "domain/channel.py", "domain/alerting.py", "catalog/channels.py", "web/pages/channels.py",
     "domain/zones.py", "web/job_fields.py", "web/pages/job_form.py", "catalog/jobs.py",
     "lifecycle/publish.py", "domain/backfill.py", "web/pages/backfills.py", "web/backfilling.py",
     "lifecycle/backfill.py", "domain/after.py", "catalog/chains.py",
