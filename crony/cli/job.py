@@ -15,13 +15,14 @@ from crony.cli.backfill import ask as ask_for_backfill
 from crony.cli.documents import read_documents, read_text
 from crony.cli.follow import follow_run
 from crony.cli.given import moment, pairs
+from crony.cli.graph import graph
 from crony.cli.show import output_option
 from crony.errors import CronyError, Invalid
 
 
 @click.group()
 def job() -> None:
-    """Jobs: create, list, get, why, run, backfill, pause, resume, delete."""
+    """Jobs: create, list, get, why, graph, run, backfill, pause, resume, delete."""
 
 
 @job.command()
@@ -289,6 +290,7 @@ _UNTIL = click.option("--until", metavar="TIME", help="It goes on by itself afte
 job.add_command(_UNTIL(_switch("pause", "paused")))
 job.add_command(_switch("resume", "resumed"))
 job.add_command(ask_for_backfill)
+job.add_command(graph)
 
 
 def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from crony.cli.show import output_option
 
 @click.group()
 def run() -> None:
-    """Runs: list, get, output, wait, cancel, release."""
+    """Runs: list, get, chain, output, wait, cancel, release."""
 
 
 @run.command("list")
@@ -23,7 +23,7 @@ def run() -> None:
 @click.option("--state", metavar="STATE", help="requested, waiting, queued, running, accepted or ended.")
 @click.option("--outcome", metavar="OUTCOME", help="succeeded, failed, timed_out, cancelled, lost or refused.")
 @click.option("--node", metavar="NODE", help="Only on this node.")
-@click.option("--trigger", metavar="TRIGGER", help="schedule, manual, api or enqueue.")
+@click.option("--trigger", metavar="TRIGGER", help="schedule, manual, api, enqueue, backfill or chain.")
 @click.option("--since", metavar="TIME", help="Not before (RFC 3339 with offset).")
 @click.option("--until", metavar="TIME", help="Before (RFC 3339 with offset).")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
@@ -76,6 +76,8 @@ def get(ident: str, api: Api, form: str) -> None:
             ("outcome", found.get("outcome")),
             ("reason", found.get("reason")),
             ("trigger", found.get("trigger")),
+            ("follows", found.get("cause")),
+            ("chain", found.get("chain")),
             ("due", found.get("fire_at") and show.moment(found["fire_at"])),
             ("started", found.get("started_at") and show.moment(found["started_at"])),
             ("ended", found.get("ended_at") and show.moment(found["ended_at"])),
@@ -124,6 +126,33 @@ def get(ident: str, api: Api, form: str) -> None:
                 for row in found["attempts"]
             ],
         )
+
+
+@run.command()
+@click.argument("ident", metavar="RUN")
+@api_option
+@output_option
+def chain(ident: str, api: Api, form: str) -> None:
+    """Show the runs of the chain that a run is in, and why jobs did not run in it."""
+    found = api.get(f"runs/{segment(ident)}/chain")
+    if form == "json":
+        return show.data(found)
+    show.table(
+        ("RUN", "JOB", "STATE", "STARTED", "TOOK", "FOLLOWS", "REASON"),
+        [
+            (
+                row["id"],
+                row.get("job_name"),
+                row.get("outcome") or row["state"],
+                show.moment(row.get("started_at") or row.get("requested_at")),
+                show.span(_took(row)),
+                row.get("cause"),
+                _short(row.get("reason")),
+            )
+            for row in found["runs"]
+        ],
+    )
+    return None
 
 
 @run.command()

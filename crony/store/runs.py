@@ -188,6 +188,20 @@ def parts(db: Database, run: str, first: int, limit: int) -> list[RunView]:
     return [_view(row) for row in db.read(lambda session: session.scalars(query.order_by(RunRow.part)).all())]
 
 
+def in_chain(db: Database, chain: str, limit: int) -> list[RunView]:
+    """What the archive knows of a chain: its first `limit` runs, and as many records of jobs that did not run."""
+
+    def look(session: Session) -> list[RunView]:
+        of = or_(RunRow.chain_id == chain, RunRow.id == chain)
+        rows = session.scalars(select(RunRow).where(of).order_by(RunRow.sort_at, RunRow.id).limit(limit))
+        found = [_view(row) for row in rows if row.parent_id is None]
+        missed = or_(SkipRow.chain_id == chain, SkipRow.run_id == chain)
+        skips = session.scalars(select(SkipRow).where(missed).order_by(SkipRow.decided_at, SkipRow.run_id).limit(limit))
+        return found + [_skipped(row) for row in skips]
+
+    return db.read(look)
+
+
 def first_parts(db: Database, runs: Sequence[str], most: int) -> list[RunView]:
     """The parts numbered below `most` of each of these runs."""
     query = select(RunRow).where(RunRow.parent_id.in_(list(runs)), RunRow.part < most)

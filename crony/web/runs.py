@@ -234,12 +234,19 @@ def from_outcomes(outcomes: list[Outcome]) -> Run:
     return Run(
         id=last.run, job=last.job, job_name=last.name, state=State.ENDED if last.final else State.WAITING,
         trigger=last.trigger, generation=last.generation, revision=last.revision,
-        outcome=last.kind if last.final else "", reason=last.reason, attempt=last.attempt, code=last.code,
+        outcome=last.kind if last.final else "", reason=_reason(last), attempt=last.attempt, code=last.code,
         node=last.node, fire_at=last.fire_at, requested_at=last.requested_at or None, started_at=started,
         ended_at=last.ended_at if last.final else None, result=last.result, params=last.params, why=last.why,
         idem=last.idem, attempts=tuple(_attempts(outcomes)), parent=ids.whole(last.run) if part is not None else "",
         part=part, parts=last.parts, chain=last.chain, cause=last.cause,
     )  # fmt: skip
+
+
+def _reason(outcome: Outcome) -> str:
+    """As the archive gives it: of what did not run with the detail."""
+    if outcome.kind == Kind.SKIPPED and outcome.detail:
+        return f"{outcome.reason}: {outcome.detail}"
+    return outcome.reason
 
 
 def in_etcd(live: Live) -> Iterable[Run]:

@@ -28,7 +28,7 @@ from crony.domain.signing import peek
 from crony.errors import NotFound
 from crony.store import runs as archive
 from crony.store.runs import Filter, SkipView
-from crony.web import formats, jobs, runs, shapes, words
+from crony.web import chains, formats, jobs, runs, shapes, words
 from crony.web.filled import Filled, filled
 from crony.web.i18n import N_, translator
 from crony.web.rendering import WORDS, waiting_for
@@ -120,6 +120,8 @@ def _why(web: Web, view: JobView, second: int) -> Answer:
     run = _run(web, ids.fire_run_id(view.id, view.generation, second))
     if run is not None and run.outcome != Kind.SKIPPED:
         return _of_run(view, second, run)
+    if (answer := _followed(web, view, second)) is not None:
+        return answer
     saves = list(_saves(web, view.id))
     chosen = next((save for save in saves if math.floor(save.at) < second), None)
     if chosen is None:
@@ -182,6 +184,21 @@ def _of_run(view: JobView, at: int, run: Run) -> Answer:
             refused = "; ".join(f"{reason}: {', '.join(nodes)}" for reason, nodes in run.grounds.passed)
             said.append((N_("Nodes refused: %(reason)s."), {"reason": Reason(refused)}))
     return Answer(view, at, verdict, tuple(said), run=run, revision=run.revision or None, waits=waits)
+
+
+def _followed(web: Web, view: JobView, at: int) -> Answer | None:
+    """Of a job that runs after others: its run in the chain of the fires of that second, or the record why none."""
+    if not view.document.get("after"):
+        return None
+    for ident in chains.followed_at(web, view, at):
+        run = _run(web, ident)
+        if run is not None and run.outcome != Kind.SKIPPED:
+            return _of_run(view, at, run)
+        if run is not None:
+            facts: dict[str, object] = {"reason": Reason(run.reason.partition(": ")[2] or run.reason)}
+            text = N_("In the chain of the fires of that moment it did not run: %(reason)s.")
+            return Answer(view, at, "skipped", ((text, facts),), run=run, revision=run.revision or None)
+    return None
 
 
 def _skip(web: Web, job: str, at: int) -> SkipView | None:
@@ -285,6 +302,9 @@ def _without_record(
         )  # fmt: skip
     if schedules is None:
         return answer("unreadable", N_("Revision %(n)s was in force, which this version of Crony cannot read."))
+    if not schedules and save.document.get("after"):
+        text = N_("Revision %(n)s was in force, which has no schedule: it runs after other jobs only.")
+        return answer("not_due", text)
     if not schedules:
         return answer("manual_only", N_("Revision %(n)s was in force, which has no schedule: it runs by hand only."))
     if not due and schedules[0].after_end:

@@ -10,6 +10,7 @@ from crony.web.api import (
     calendars,
     callbacks,
     centres,
+    chains,
     channels,
     control,
     health,
@@ -29,6 +30,7 @@ router.include_router(health.router)
 _versioned = APIRouter(prefix="/api/v1", dependencies=[Depends(no_unknown)])
 for _part in (
     jobs.router,
+    chains.router,
     run_routes.router,
     callbacks.router,
     backfills.router,

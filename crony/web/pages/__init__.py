@@ -9,6 +9,7 @@ from crony.web.pages import (
     alerts,
     backfills,
     calendars,
+    chains,
     channels,
     jobs,
     nodes,
@@ -21,7 +22,7 @@ from crony.web.pages import (
 from crony.web.pages import job_form as forms
 
 _PARTS = (
-    signin, forms, jobs, backfills, runs, alerts, calendars, channels, pools, secrets, nodes, services, account
+    signin, forms, jobs, backfills, chains, runs, alerts, calendars, channels, pools, secrets, nodes, services, account,
 )  # fmt: skip
 router = APIRouter(include_in_schema=False)
 for part in _PARTS:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from crony.catalog import views
+from crony.catalog.chains import around
 from crony.catalog.views import SavedNotLive
 from crony.domain.run import Trigger
 from crony.errors import Conflict, Invalid, NotFound, Unavailable
@@ -23,6 +24,7 @@ from crony.web.forms import only
 from crony.web.i18n import translator
 from crony.web.jobs import JobInfo
 from crony.web.pages import backfills
+from crony.web.pages.chains import job_graph
 from crony.web.pages.common import Form, TheWeb, Who, go, local_path, without_done
 from crony.web.parts import shown
 from crony.web.rendering import WORDS, language
@@ -90,11 +92,15 @@ def one(
         "skips": [],
         "next_url": None,
         "answer": None,
+        "graph": None,
+        "around": None,
     }
     if tab == "overview":
         lookup, standing = web.catalog.calendars.contents, view.standing if view.on else None
         with contextlib.suppress(Invalid):  # it cannot be read any more: the page says so
             values["fires"] = views.preview(view.document, 10, job=view.id, lookup=lookup, standing=standing)
+        values["around"] = around(web.db, view.id)
+        values["graph"] = job_graph(web, request, values["around"], view.id)
         values["skips"] = archive.list_skips(web.db, job=view.id, limit=5).items
         moment = why.instant(at, infos[0].zone) if at else None
         values["answer"] = why.why(web, view.id, moment) if moment is not None else None

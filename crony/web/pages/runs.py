@@ -20,6 +20,7 @@ from crony.store.runs import Filter
 from crony.web import ansi, parts
 from crony.web.api.runs import check_run, job_id
 from crony.web.auth import OPERATOR, VIEWER, address_of
+from crony.web.chains import is_chained
 from crony.web.forms import only
 from crony.web.jobs import parsed
 from crony.web.pages.common import Form, TheWeb, Who, go
@@ -117,6 +118,7 @@ def one(
         request, "run.html", away=away, section="runs", run=found, zone=zone, shown=shown, view=view, parts=listed,
         next_url=f"/runs/{run}?first={following}" if found.in_parts and following < found.parts else None,
         first_url=f"/runs/{run}" if first else None,
+        chained=bool(found.chain) or (found.part is None and is_chained(web, found.job)),
         retries=job.retry.max if job else None, output=_tail(web, found, shown),
     )  # fmt: skip
 
