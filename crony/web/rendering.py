@@ -40,7 +40,7 @@ WORDS = {
     "schedule": N_("schedule"), "manual": N_("by hand"), "api": N_("API"), "enqueue": N_("enqueue"),
     "backfill": N_("backfill"), "chain": N_("another job"),
     "stopping": N_("stopping"), "done": N_("done"), "given_up": N_("given up"),
-    "cpu": N_("CPU"), "memory": N_("memory"), "disk": N_("disk"),
+    "cpu": N_("CPU load"), "memory": N_("memory"), "disk": N_("disk"),
     "ready": N_("ready"), "cordoned": N_("cordoned"), "draining": N_("draining"), "away": N_("away"),
     "admin": N_("administrator"), "operator": N_("operator"), "viewer": N_("viewer"), "node": N_("node"),
     "service": N_("service"),
