@@ -381,6 +381,24 @@ def test_a_command_sees_nothing_of_the_nodes_own(tmp_path: Path) -> None:
     assert b"CRONY_RUN_ID" in seen and b"secret-canary" not in seen
 
 
+def test_a_node_hides_its_environment_from_its_own_user() -> None:
+    source = textwrap.dedent("""
+        import os, subprocess
+        from crony.workers import keeper_main
+        from crony.workers.keeper import hide
+        os.setgroups([]), os.setgid(65534), os.setuid(65534)
+        cat = ["cat", f"/proc/{os.getpid()}/environ"]
+        keeper_main.prctl(4, 1)  # a change of user hides it as well
+        print(b"secret-canary" in subprocess.run(cat, capture_output=True).stdout)
+        hide()
+        print(b"secret-canary" in subprocess.run(cat, capture_output=True).stdout)
+        print(bool(os.readlink("/proc/self/ns/pid") and os.listdir("/proc/self/task")))
+    """)
+    environ = {**os.environ, "CRONY_TOKEN": "secret-canary"}
+    done = subprocess.run([sys.executable, "-c", source], env=environ, check=True, timeout=60, capture_output=True)
+    assert done.stdout.split() == [b"True", b"False", b"True"], "readable, hidden, and not from itself"
+
+
 ESCAPES = {
     "a new session": "setsid sleep 600 &",
     "a double fork": "(setsid sh -c 'sleep 600 & echo $! >> {0}; setsid sleep 600' &) &",
