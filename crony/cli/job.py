@@ -12,12 +12,13 @@ import yaml
 from crony.cli import show
 from crony.cli.api import Api, api_option, items, segment
 from crony.cli.backfill import ask as ask_for_backfill
-from crony.cli.documents import read_documents, read_text
+from crony.cli.documents import read_documents
 from crony.cli.follow import follow_run
 from crony.cli.given import moment, pairs
 from crony.cli.graph import graph
+from crony.cli.job_action import action_of
 from crony.cli.show import output_option
-from crony.errors import CronyError, Invalid
+from crony.errors import CronyError
 
 
 @click.group()
@@ -41,9 +42,10 @@ def job() -> None:
 @click.option("--shell", metavar="SCRIPT", help="Run this text with /bin/sh.")
 @click.option("--command", metavar="COMMAND", help="Run this command without a shell (split as a shell would).")
 @click.option("--http", metavar="URL", help="Call this address.")
+@click.option("--grpc", metavar="WHERE/WHAT", help="Call host:port or a service: /package.Service/Method, or /handler.")
 @click.option("--method", metavar="METHOD", help="Method of --http (default GET).")
-@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Header of --http; may be repeated.")
-@click.option("--body", metavar="TEXT", help="Body of --http; @FILE reads it from a file.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Header of --http, metadata of --grpc.")
+@click.option("--body", metavar="TEXT", help="Body of --http, request of --grpc (JSON); @FILE reads it from a file.")
 @click.option("--python", "task", metavar="TASK", help="Run this registered Celery task.")
 @click.option("--description", metavar="TEXT", help="What it is for (Markdown).")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="May be repeated.")
@@ -314,7 +316,7 @@ def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
         if not given["cron"]:
             raise click.UsageError("--dialect goes with --cron.")
         document["schedule"]["dialect"] = given["dialect"]
-    document["action"] = _action(given)
+    document["action"] = action_of(given)
     if params := pairs(given["params"], "-p", typed=True):
         document["params"] = params
     for field in ("description", "timeout", "pause_after", "overlap", "overlap_limit", "priority"):
@@ -337,29 +339,6 @@ def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
     if given["paused"]:
         document["enabled"] = False
     return document
-
-
-def _action(given: dict[str, Any]) -> dict[str, Any]:
-    kinds = [kind for kind in ("shell", "command", "http", "task") if given[kind]]
-    if len(kinds) != 1:
-        raise click.UsageError("Say what to run: exactly one of --shell, --command, --http, --python.")
-    if kinds[0] != "http" and (given["method"] or given["headers"] or given["body"]):
-        raise click.UsageError("--method, --header and --body belong to --http.")
-    if kinds[0] == "shell":
-        return {"kind": "shell", "script": given["shell"]}
-    if kinds[0] == "command":
-        try:
-            return {"kind": "shell", "command": shlex.split(given["command"])}
-        except ValueError as error:
-            raise Invalid("--command", str(error).lower()) from None
-    if kinds[0] == "task":
-        return {"kind": "python", "task": given["task"]}
-    action: dict[str, Any] = {"kind": "http", "method": given["method"] or "GET", "url": given["http"]}
-    if given["headers"]:
-        action["headers"] = pairs(given["headers"], "--header", separator=":")
-    if given["body"]:
-        action["body"] = read_text(given["body"][1:]) if given["body"].startswith("@") else given["body"]
-    return action
 
 
 def _schedule(schedule: Any) -> str:

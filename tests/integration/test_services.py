@@ -41,6 +41,20 @@ def test_a_sign_of_life_never_brings_back_who_was_taken_off(client: Client, keys
     assert instances(client, keys) == []
 
 
+def test_who_leaves_late_takes_nobody_else_off(client: Client, keys: Keys) -> None:
+    first, secret = instance("10.0.0.1:1", instance="a").sealed()
+    second, _ = instance("10.0.0.2:1", instance="a").sealed()
+    enlist(client, keys, first)
+
+    def replaced_meanwhile(there: Instance) -> bool:
+        if there.address == first.address:
+            enlist(client, keys, second)
+        return there.is_shown(secret)
+
+    assert not delist(client, keys, "billing", "a", replaced_meanwhile)
+    assert [each.address for each in instances(client, keys)] == ["10.0.0.2:1"]
+
+
 def test_of_two_that_register_under_a_name_the_later_one_is_there(client: Client, keys: Keys) -> None:
     first, first_secret = instance("10.0.0.1:1", instance="a").sealed()
     second, second_secret = instance("10.0.0.2:1", instance="a").sealed()
