@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from crony.beat import presence
 from crony.beat.duties import archiver, compaction, pruning
 from crony.beat.office import Holds
 from crony.catalog.jobs import Catalog
-from crony.domain.outcome import Outcome
+from crony.domain.figures import CENTRE_COUNTS, CENTRE_STATES, CENTRE_TIMES, distributions, numbers
+from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Request
 from crony.etcd.keys import Keys
+from crony.lifecycle.centres import look
 from crony.lifecycle.enqueue import submit
 from crony.lifecycle.settle import Position
 from crony.store import archive as store
@@ -67,6 +70,32 @@ def test_outcomes_reach_the_database_and_leave_etcd_later(
     until(lambda: archived(database) == dict.fromkeys(asked, "succeeded"), 10, "the archive to have them")
     until(lambda: not place.outs(), 10, "etcd to be clean")
     assert position(place).revision > 0
+
+
+def test_the_centre_tells_what_it_counted(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "EVERY", 0.2)
+    place.lead()
+    node = place.node("n1")
+    place.publish(schedule={"every": "1s"}, overlap="allow", retry={"max": 1, "delay": "1s", "jitter": False})
+    until(lambda: len(node.messages()) >= 2, 10, "two fires")
+    ended = len(node.run_all(Kind.TIMED_OUT))
+
+    def figures() -> dict[str, dict[str, float]]:
+        (facts,) = look(place.client, place.keys).running.values()
+        spread = distributions(facts.figures, CENTRE_TIMES)
+        lag = {name: {"": float(sum(row[""].buckets))} for name, row in spread.items() if name == "lag"}
+        told = numbers(facts.figures, "c", CENTRE_COUNTS) | numbers(facts.figures, "s", CENTRE_STATES)
+        return told | lag
+
+    told = until(lambda: (now := figures()).get("attempts") == {"timed_out": ended} and now, 20, "them to be counted")
+    assert "runs" not in told and told["lag"][""] >= ended and told["jobs"] == {"": 1}
+
+    def retried() -> bool:
+        node.run_all(Kind.FAILED)
+        return "retries" in figures()
+
+    until(retried, 20, "the retries to be counted")
+    assert figures()["runs"]["failed"] >= 1
 
 
 def test_nothing_is_lost_with_the_database_away(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from crony.domain.figures import NODE_COUNTS, numbers
 from crony.domain.node import NodeFacts
 from crony.domain.run import Wait
 from crony.domain.signing import Sealer, new_key
@@ -172,6 +173,28 @@ def test_an_envelope_of_another_queue_is_quarantined(made: Made) -> None:
     leader.client.put(leader.keys.message(made.facts.queue, stolen), value)
     dead = until(lambda: leader.client.get(leader.keys.dead(made.facts.queue, stolen)), what="it is quarantined")
     assert "run.elsewhere" in dead.value.decode()
+
+
+def test_what_a_process_of_the_pool_counts_is_in_the_record_and_nothing_listens(made: Made) -> None:
+    leader = made.leader
+
+    def quarantined() -> float:
+        facts = leader.node(made.node.name)
+        assert facts is not None
+        return numbers(facts.figures, "c", NODE_COUNTS).get("quarantined", {}).get("", 0)
+
+    before = quarantined()
+    leader.put(leader.envelope(made.facts, shell("true"), attempt=0))
+    until(lambda: quarantined() > before, 20, "the record to say so")
+    assert not _listens(made.node.popen.pid)
+
+
+def _listens(pid: int) -> bool:
+    """Whether a process has a socket that listens on TCP: proc_pid_net(5), state 0A."""
+    lines = "".join(Path(f"/proc/{pid}/net/{kind}").read_text() for kind in ("tcp", "tcp6")).splitlines()
+    listening = {f"socket:[{row[9]}]" for row in map(str.split, lines) if row[3] == "0A"}
+    assert listening, "etcd listens, and is told of"
+    return any(os.readlink(fd) in listening for fd in Path(f"/proc/{pid}/fd").iterdir() if os.path.lexists(fd))
 
 
 def test_a_message_for_an_earlier_start_goes_back_to_the_leader(made: Made, tmp_path: Path) -> None:

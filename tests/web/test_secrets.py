@@ -12,10 +12,10 @@ from crony.catalog.jobs import Catalog
 from crony.cli.main import run
 from crony.domain.sealing import Cipher, new_secret_key
 from crony.domain.secret import Secret, place_of
-from crony.errors import CronyError
 from crony.etcd.client import Client
 from crony.lifecycle.publish_object import published
 from crony.web.wiring import Web
+from crony.workers.secrets import NoSecret, resolve
 from tests.unit.test_cli_api import says, serving
 from tests.web.conftest import Api, Browser, document, text_of
 
@@ -182,8 +182,22 @@ def test_a_secret_at_the_command_line(
     assert VALUE not in said.out, said.out
 
 
-def test_names_of_secrets_are_theirs(web: Web) -> None:
-    """Two processes of one namespace: what one saved opens for the other only under its own name."""
-    web.catalog.secrets.save({"name": "a", "value": VALUE}, "ann")
-    with pytest.raises(CronyError):
-        Cipher([KEY]).decrypt(_live(web, "a").ciphertext, place_of("b"))
+def test_a_node_opens_what_its_key_opens_and_says_why_it_does_not(web: Web) -> None:
+    def opened(name: str, *keys: str) -> dict[str, str]:
+        return resolve(web.client, web.keys, Cipher(keys), {"P": "a", "Q": name}, patience=5)
+
+    for name in ("a", "b", "gone"):
+        web.catalog.secrets.save({"name": name, "value": f"{VALUE}-{name}"}, "ann")
+    assert opened("b", NEXT, KEY) == {"P": f"{VALUE}-a", "Q": f"{VALUE}-b"}
+    web.catalog.secrets.delete("gone", "ann")
+    moved = Secret("moved", _live(web, "b").ciphertext, revision=1)
+    web.client.put(web.keys.obj("secret", "moved"), web.sealer.seal(moved.payload()))
+    for name, keys, words in (
+        ("gone", [KEY], "there is no secret gone"), ("never", [KEY], "there is no secret never"),
+        ("b", [NEXT], "cannot be opened on this node"), ("moved", [KEY], "moved from another place"),
+    ):  # fmt: skip
+        with pytest.raises(NoSecret, match=words) as refused:
+            opened(name, *keys)
+        assert VALUE not in str(refused.value)
+    with Client(["http://127.0.0.1:9"], timeout=0.2) as away, pytest.raises(NoSecret, match="did not answer"):
+        resolve(away, web.keys, Cipher([KEY]), {"P": "a"}, patience=0.5)
