@@ -149,6 +149,7 @@ def test_a_refusal_with_status_200_and_a_rate_limit_are_tried_again(
     place: Stage, bot: Bot, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crony.notifications.feishu.RATE_PAUSE", 0.05)
+    monkeypatch.setattr(sending, "LONGEST_PAUSE", 0.4)
     bot.answers = [LIMITED, (500, {}, {"code": 1500, "msg": "internal"}), (200, {}, b"oops"), LIMITED]
     place.rule(name="all", on=["failed"], to=["ops"])
     leader = place.lead()
@@ -166,8 +167,10 @@ def test_a_refusal_with_status_200_and_a_rate_limit_are_tried_again(
     )
     assert bot.asked == 5 + sending.REFUSALS
     bot.always = None
+    place.channel({"name": "ops", "kind": "feishu", "url": bot.url, "secret": SECRET, "language": "zh"}, revision=2)
     fail(place)
     until(lambda: len(bot.titles) == 2, PATIENCE, "the next one")
+    assert bot.titles[1].endswith("失败"), "what was edited counts at once, also where it rested"
     until(lambda: not leader.status()["alert_channels_failing"], PATIENCE, "all to be well")
 
 
@@ -259,6 +262,9 @@ def test_what_cannot_be_reached_is_given_up_with_its_reason(place: Stage, databa
     place.client.put(forged, b'{"p":"{}","k":"x","s":"y"}')
     fail(place, alerts=[{"on": ["failed"], "to": ["forged"]}])
     until(lambda: [told for told in results(database) if "forged" in told], PATIENCE, "the row")
+    odd = notice(not_kept(1, 5, SYSTEM.wall()), ["a@b.c\r\nRCPT TO:<d@e.f>"])
+    place.client.put(place.keys.notice("evil"), odd.encode())
+    until(lambda: place.client.get(place.keys.notice("evil")) is None, PATIENCE, "what names no destination to go")
     place.client.put(place.keys.notice("odd"), b"\xff")
     until(lambda: place.client.get(place.keys.notice("odd")) is None, PATIENCE, "what cannot be read to go")
 
@@ -276,6 +282,7 @@ def test_lost_nodes_other_leaders_and_failure_rates_are_told(place: Stage, bot: 
     until(lambda: any("shop" not in t and "Many runs fail: rate" in t for t in bot.titles), PATIENCE, "the rate")
     assert "2 of 4 runs failed within 10m (50 %)" in texts(bot.cards[-1])
     fail(place, 2, job=other)
+    nothing_waits(place)
     first.stop()  # its successor counts what came before, and keeps to the cool-down
     place.lead(centre="two")
     fail(place, 1, job=other)

@@ -16,9 +16,11 @@ from crony.clock import Clock
 from crony.domain import alert as alerts
 from crony.domain import notice as notices
 from crony.domain.alert import Alert
-from crony.domain.channel import Channel, channel_of
+from crony.domain.alerting import Rule
+from crony.domain.channel import Channel, channel_of, parse_destinations
 from crony.domain.notice import GIVEN_UP, SENT, Doing, Notice
 from crony.domain.run import UnknownRecord
+from crony.errors import Invalid
 from crony.etcd.client import KV, Client
 from crony.lifecycle.move import Lead, Move, transaction
 from crony.lifecycle.notify import noted, over
@@ -46,6 +48,7 @@ class State:
 
     failures: int = 0
     rest_until: float = 0.0
+    channel: Channel | Unusable | None = None
     posting: Posting | None = None
     left: list[Posting] = field(default_factory=list)
     failing: str = ""
@@ -100,6 +103,8 @@ class Sending:
         if self.background.stopping or not (kvs or self.channels):
             return
         now, channels, rules = self._client.now(), self._directory.channels(), self._directory.rules()
+        for name in [name for name, state in self.channels.items() if name not in channels and state.posting is None]:
+            del self.channels[name]
         lines: dict[str, list[Item]] = {}
         oldest_first = sorted(kvs, key=lambda kv: kv.create)
         for place, kv in enumerate(oldest_first):
@@ -112,8 +117,7 @@ class Sending:
                 log.error("the notice %s cannot be read and is dropped", ident)
                 continue
             if ident not in self._to:
-                to = notice.to if isinstance(notice.to, list) else self._directory.destinations(alert, rules)
-                self._to[ident] = [str(each) for each in to]
+                self._to[ident] = self._destinations(notice, alert, rules)
             if place < len(kvs) - notices.MOST:
                 self._give_up(ident, notice, "too many alerts wait", now)
             for destination in self._to[ident]:
@@ -132,6 +136,16 @@ class Sending:
             self._post(channels[name], name, items)
         self._tell(channels.keys())
 
+    def _destinations(self, notice: Notice, alert: Alert, rules: list[Rule]) -> list[str]:
+        """Where a notice goes. Whoever may write to etcd may choose destinations, but not write odd ones."""
+        if notice.to is None:
+            return list(self._directory.destinations(alert, rules))
+        try:
+            return list(parse_destinations(notice.to, "to"))
+        except Invalid as error:
+            log.error("the notice %s names no destinations: %s", alert.id, error)
+            return []
+
     def _item(self, ident: str, alert: Alert, destination: str, channel: Channel | Unusable) -> Item:
         recipients: tuple[str, ...] = ()
         if isinstance(channel, Channel) and channel.kind == "email":
@@ -143,6 +157,8 @@ class Sending:
         """Set out with the next batch, where the channel is free."""
         state, mono = self.channels.setdefault(name, State()), self._clock.monotonic()
         state.left = [each for each in state.left if not each.over]
+        if channel is not state.channel:  # it was edited: perhaps it works now
+            state.channel, state.failures, state.rest_until = channel, 0, 0.0
         if state.posting is not None or mono < state.rest_until or len(state.left) >= LEFT:
             return
         if isinstance(channel, Unusable):
