@@ -37,6 +37,8 @@ def varint(number: int) -> bytes:
     """A number as protobuf writes it (64-bit; negative ones as two's complement)."""
     if 0 <= number < 128:
         return _ONE[number]
+    if 0 < number < 16384:  # nearly every length
+        return bytes((number & 127 | 128, number >> 7))
     number &= 0xFFFF_FFFF_FFFF_FFFF
     found = bytearray()
     while number > 127:
@@ -49,7 +51,9 @@ def varint(number: int) -> bytes:
 def chunk(tag: bytes, data: bytes) -> bytes:
     """A field with a length: bytes, text, a message."""
     size = len(data)
-    return b"%b%b%b" % (tag, _ONE[size] if size < 128 else varint(size), data)
+    if size < 128:
+        return tag + _ONE[size] + data
+    return b"%b%b%b" % (tag, varint(size), data)
 
 
 def key_bytes(key: str) -> bytes:
