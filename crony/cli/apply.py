@@ -13,6 +13,7 @@ import yaml
 
 from crony.cli import show
 from crony.cli.api import Api, api_option, segment
+from crony.cli.documents import parents_first
 from crony.cli.show import output_option
 from crony.domain.job import parse
 from crony.errors import Conflict, CronyError, Invalid, NotFound
@@ -86,7 +87,7 @@ def documents_of(module: str) -> list[dict[str, Any]]:
             where = f"{document['name']}: {error.field}" if error.field else str(document["name"])
             raise Invalid(where, error.problem, hint=error.hint) from None
         made.append({name: value for name, value in whole.items() if name not in _KEPT or name in document})
-    return made
+    return parents_first(made)
 
 
 def plan_of(api: Api, module: str, *, adopt: bool) -> list[dict[str, Any]]:
@@ -120,10 +121,14 @@ def _plan(result: str, name: str, now: dict[str, Any], then: dict[str, Any], fou
 def surplus(api: Api, module: str) -> list[dict[str, Any]]:
     """The jobs that bear the module's mark and that it does not declare."""
     declared = {str(document["name"]) for document in documents_of(module)}
-    marked = api.pages("jobs", limit=100_000, q=MARK + module)
-    return [
-        row for row in marked if MARK + module in (row["document"].get("tags") or ()) and row["name"] not in declared
+    marked = [
+        row
+        for row in api.pages("jobs", limit=100_000, q=MARK + module)
+        if MARK + module in (row["document"].get("tags") or ()) and row["name"] not in declared
     ]
+    # The last first: a job that others run after is deleted behind those.
+    order = [str(each["name"]) for each in parents_first(row["document"] for row in marked)]
+    return sorted(marked, key=lambda row: -order.index(str(row["name"])))
 
 
 def _carry_out(api: Api, plan: dict[str, Any]) -> None:

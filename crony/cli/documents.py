@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,25 @@ def _yaml_hint(text: str, mark: Any) -> str:
 
 def _kind(value: Any) -> str:
     return {type(None): "empty", list: "a list", str: "text", bool: "true or false"}.get(type(value), "a number")
+
+
+def parents_first(documents: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Job documents in an order in which they can be saved: each behind those that it runs after.
+
+    Otherwise as they came; what makes no sense (a circle, say) stays as it is, for the server to refuse.
+    """
+    todo, made = list(documents), list[dict[str, Any]]()
+    if not any(map(_parents, todo)):
+        return todo
+    while todo:
+        names = {str(each.get("name")) for each in todo}
+        ready = next((each for each in todo if not _parents(each) & names), todo[0])
+        todo.remove(ready)
+        made.append(ready)
+    return made
+
+
+def _parents(document: Mapping[str, Any]) -> set[str]:
+    after = document.get("after")
+    jobs = after.get("jobs") if isinstance(after, Mapping) else None
+    return {each for each in jobs if isinstance(each, str)} if isinstance(jobs, list) else set()

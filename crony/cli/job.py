@@ -12,7 +12,7 @@ import yaml
 from crony.cli import show
 from crony.cli.api import Api, api_option, items, segment
 from crony.cli.backfill import ask as ask_for_backfill
-from crony.cli.documents import read_documents
+from crony.cli.documents import parents_first, read_documents
 from crony.cli.follow import follow_run
 from crony.cli.given import moment, pairs
 from crony.cli.graph import graph
@@ -79,7 +79,7 @@ def create(name: str | None, file: str | None, api: Api, form: str, **given: Any
     if file is not None:
         if name or used:
             raise click.UsageError("With -f the file says everything: leave NAME and the other options out.")
-        documents = read_documents(file)
+        documents = parents_first(read_documents(file))
     else:
         if not name:
             raise click.UsageError("Give the job a NAME, or a file with -f.")

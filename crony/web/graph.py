@@ -105,7 +105,7 @@ def _box(box: Box, x: int, y: int) -> str:
         f'<rect x="{x}" y="{y}" width="{WIDE}" height="{TALL}" rx="7"/>'
         f'<rect class="graph-bar" x="{x}" y="{y + 8}" width="3" height="{TALL - 16}"/>'
         f'<text x="{x + 12}" y="{y + 19}" class="graph-label">{escape(_short(box.label))}</text>'
-        f'<text x="{x + 12}" y="{y + 34}" class="graph-below">{escape(_short(box.below, LONGEST + 4))}</text></a>'
+        f'<text x="{x + 12}" y="{y + 34}" class="graph-below">{escape(_cut(box.below))}</text></a>'
     )
 
 
@@ -118,3 +118,8 @@ def _short(text: str, most: int = LONGEST) -> str:
             return "…" + kept
         kept = char + kept
     return kept
+
+
+def _cut(text: str) -> str:
+    """Of a sentence the beginning tells more."""
+    return _short(text[::-1], LONGEST + 4)[::-1]

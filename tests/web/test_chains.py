@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crony.cli.documents import parents_first
 from crony.cli.graph import lines
 from crony.cli.main import run as crony
 from crony.clock import rfc3339
@@ -205,3 +206,13 @@ def test_the_drawing_escapes_shortens_and_ends() -> None:
     drawn = drawing(boxes, 'say "it"')
     assert "<b>" not in drawn and "&lt;b&gt;&amp;" in drawn and "&quot;it&quot;" in drawn and "…" in drawn
     assert drawing([], "nothing").startswith("<svg")
+
+
+def test_documents_are_saved_parents_first() -> None:
+    def job(name: str, *after: str) -> dict[str, Any]:
+        return {"name": name, **({"after": {"jobs": list(after)}} if after else {})}
+
+    ordered = parents_first([job("c", "b", "elsewhere"), job("x"), job("b", "a"), job("a")])
+    assert [each["name"] for each in ordered] == ["x", "a", "b", "c"]
+    ring = [job("a", "b"), job("b", "a"), {"after": 3}, {"name": "z", "after": {"jobs": 1}}]
+    assert sorted(map(str, parents_first(ring))) == sorted(map(str, ring)), "refused by the server, not here"
