@@ -39,6 +39,7 @@ class Undelivered:
 
     def __init__(self, count: int) -> None:
         self._count, self._lock = count, threading.Lock()
+        self._changes = 0
 
     @property
     def count(self) -> int:
@@ -53,20 +54,28 @@ class Undelivered:
     def more(self, count: int) -> None:
         """So many were put (less than 0: deleted)."""
         with self._lock:
+            self._changes += 1
             self._count = max(0, self._count + count)
 
-    def listed(self, count: int) -> None:
-        """So many are there."""
+    def looking(self) -> int:
+        """Somebody is about to count them in etcd; to be given to `listed`."""
+        return self._changes
+
+    def listed(self, count: int, since: int) -> None:
+        """So many were there. What was put `since` the look began may not be among them: then it can only be more."""
         with self._lock:
-            self._count = count
+            self._count = count if self._changes == since else max(count, self._count)
 
 
 class Room:
     """Keeps the leader of a shard that delivers none informed of how many there are."""
 
     def __init__(self, client: Client, keys: Keys, undelivered: Undelivered) -> None:
-        prefix = keys.alert("")
-        self.background = Background("alert-room", LOOK, lambda: undelivered.listed(client.count(prefix)))
+        def look() -> None:
+            begun = undelivered.looking()
+            undelivered.listed(client.count(keys.alert("")), begun)
+
+        self.background = Background("alert-room", LOOK, look)
 
 
 class Losses:
@@ -159,8 +168,9 @@ class Delivery:
         self._heard()
         prefix = self._lead.keys.alert("")
         while not self.background.stopping:
+            begun = self._undelivered.looking()
             page = self._client.range(prefix, prefix_end(prefix), limit=LIMIT)
-            self._undelivered.listed(page.count)
+            self._undelivered.listed(page.count, begun)
             if not page.kvs:
                 self._said.clear()
                 return
