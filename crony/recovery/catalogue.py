@@ -29,7 +29,7 @@ from crony.errors import CronyError, Invalid
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.lifecycle.mark import look
-from crony.store import audit, marks, objects
+from crony.store import audit, marks, objects, parents
 from crony.store.db import Database
 from crony.store.models import JobRow, JobVersionRow, ObjectRow, ObjectVersionRow
 from crony.store.objects import Newest
@@ -91,6 +91,7 @@ def _delete(db: Database, live: LiveJob, found: Imported) -> None:
         row.revision, row.live_name, row.deleted_at = live.revision, None, live.published_at or _now()
         row.updated_at, row.updated_by = _now(), ACTOR
         objects.name_them(session, row.id, {})
+        parents.name_them(session, row.id, ())
         _note(session, row)
         return True
 
@@ -102,6 +103,7 @@ def _take(db: Database, catalog: Catalog, live: LiveJob, found: Imported) -> Non
     """Raises `Invalid` for a document that cannot be saved here."""
     document, contents = bare(live.document or {})
     job = parse(document)
+    above = live.job.after.ids if live.job.after else ()
 
     def put(session: Session) -> tuple[bool, list[str]]:
         row = session.get(JobRow, live.id, with_for_update=True)
@@ -122,6 +124,7 @@ def _take(db: Database, catalog: Catalog, live: LiveJob, found: Imported) -> Non
         learnt = [name for name, content in contents.items() if _calendar(session, catalog.calendars, name, content)]
         session.flush()
         objects.name_them(session, row.id, named_by(job))
+        parents.name_them(session, row.id, above)
         _note(session, row)
         return True, learnt
 
@@ -213,7 +216,10 @@ def bare(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Mapping
 
     schedule = document.get("schedule")
     plain = [one(item) for item in schedule] if isinstance(schedule, list) else one(schedule)
-    return ({**document, "schedule": plain} if "schedule" in document else dict(document)), contents
+    saved = {**document, "schedule": plain} if "schedule" in document else dict(document)
+    if isinstance(after := document.get("after"), Mapping):  # the ids of its parents are published only
+        saved["after"] = {field: value for field, value in after.items() if field != "ids"}
+    return saved, contents
 
 
 def _note(session: Session, row: JobRow) -> None:

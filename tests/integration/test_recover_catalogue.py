@@ -15,7 +15,7 @@ from crony.domain.livejob import LiveJob
 from crony.domain.mark import behind
 from crony.domain.sealing import Cipher, new_secret_key
 from crony.domain.signing import Verifier, peek
-from crony.errors import NotFound
+from crony.errors import Conflict, NotFound
 from crony.etcd.keys import Keys
 from crony.lifecycle.mark import look
 from crony.recovery.catalogue import bare, catalogue
@@ -80,7 +80,8 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     new = jobs.create({**JOB, "name": "new"}, "me")
     jobs.pools.save({"name": "reports", "limit": 3}, "me")
     jobs.secrets.save({"name": "reports-db", "value": "s3cr3t"}, "me")
-    jobs.update(new.id, {**JOB, "name": "new", "limits": ["pool:reports"]}, None, "me")
+    follows = {"limits": ["pool:reports"], "after": {"jobs": ["kept"]}}
+    jobs.update(new.id, {**JOB, "name": "new", **follows}, None, "me")
     kept_secret = jobs.secrets.get("reports-db").document
     before = look(place.client, place.keys)
     until(lambda: look(place.client, place.keys).archived > before.mod, 10, "the mark to say what the database knows")
@@ -108,6 +109,10 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     assert (jobs.get("renamed").id, jobs.get("other").id, jobs.get("new").id) == (again.id, renamed.id, new.id)
     with pytest.raises(NotFound):
         jobs.get("deleted")
+    after = jobs.get("new").document["after"]
+    assert after["jobs"] == ["kept"] and "ids" not in after, "people see names"
+    with pytest.raises(Conflict, match="The job kept cannot be deleted"):
+        jobs.delete("kept", "me")
     assert jobs.get("kept").revision == kept.revision and not jobs.get("gone").enabled
     assert not published(place, gone.id).enabled, "people see it, and it does not fire"
     assert published(place, edited.id).revision == jobs.get("edited").revision == 2
@@ -138,4 +143,7 @@ def test_a_published_document_becomes_the_saved_one_again() -> None:
     assert (
         contents == {"days": days} and plain["params"] == document["params"] and plain["schedule"][1] == {"every": "5m"}
     )
+    chained = {"name": "x", "after": {"jobs": ["a"], "ids": ["j1"]}}
+    assert bare(chained) == ({"name": "x", "after": {"jobs": ["a"]}}, {})
+    assert bare({"after": None})[0] == {"after": None}
     assert bare({"name": "x"}) == ({"name": "x"}, {}) and bare({"schedule": None})[0] == {"schedule": None}
