@@ -58,7 +58,9 @@ SMALL = Shape()
 def soak(seed: int, seconds: float, shape: Shape, folder: Path, **options: Any) -> tuple[Path, list[str]]:
     """Run a round; the file of its history, and the faults that were made."""
     options = {"only": None, "calm": 1.0, "pause": 0.8, **options}
-    with world(seed, folder, members=shape.members, maria=shape.maria, stepped=shape.stepped, **shape.ttl) as made:
+    with world(
+        seed, folder, members=shape.members, maria=shape.maria, stepped=shape.stepped, shards=shape.shards, **shape.ttl
+    ) as made:
         begin(made, shape)
         done = threading.Event()
         callers = Callers(made, seed, made.jobs, pause=options["pause"])
