@@ -167,11 +167,14 @@ class Book:
             case ["run", "in", ident]:
                 asked = Asked(ident, value, revision, born or revision, read(Request, value))
                 self.ends.pop(ident, None)
-                if asked.request is not None and asked.request.kind == "ended":
+                told = asked.request
+                # The leader of shard 0 puts requests to those of all shards, and takes in what it puts.
+                others = told is not None and not self.part.has(job_of(str(told.run)) or str(told.job))
+                if told is not None and (others or told.kind == "ended"):
                     self._unblock(self.requests.pop(ident, None))  # whoever may write there may write over another
-                    if self.part.has(job_of(asked.request.run)):  # the leader of shard 0 puts those of all shards
+                    if not others:
                         self.ends[ident], self.news.ends = asked, True
-                        self.news.backfills.add(filled_by(asked.request.run))
+                        self.news.backfills.add(filled_by(told.run))
                     return
                 self._unblock(self.requests.get(ident))
                 self.requests[ident] = asked

@@ -96,3 +96,15 @@ def test_outcomes_are_settled_by_shard_nought_only() -> None:
         book.put(KEYS.run_wait("j1.1.m1"), Wait("j1.1.m1", "", 0, "ended", 0.0).encode(), 5)
     key = KEYS.out("j1.1.m1", 1)
     assert first.outs[key] == (5, b"{}") and second.outs[key] == (5, b""), "its value is nobody's business there"
+
+
+@pytest.mark.parametrize("kind", ["parts", "run", "cancel", "ended"])
+def test_what_the_first_leader_puts_for_another_shard_is_not_its_own_to_decide(kind: str) -> None:
+    """It takes in what it puts, before it hears of it: an end of a part was taken off there as of no run it knows."""
+    keys, mine, other = Keys("x"), Book(Keys("x"), Part(0, 2)), Book(Keys("x"), Part(1, 2))
+    job = next(job for job in iter(ids.job_id, "") if shard_of(job, 2) == 1)
+    value = Request(kind, run=f"{job}.1.1700000000", job=job, generation=1).encode()
+    for book in (mine, other):
+        book.put(keys.run_in("p1"), value, 5)
+    assert not mine.requests and not mine.ends
+    assert len(other.requests) + len(other.ends) == 1
