@@ -20,7 +20,7 @@ test: $(VENV)/.dev services ## everything: linters, types, import layers, all te
 	$(VENV)/bin/lint-imports --config setup.cfg --no-cache
 	cd sdk && $(abspath $(VENV))/bin/lint-imports --config setup.cfg --no-cache
 	@rm -f .pytest_cache/v/cache/lastfailed
-	$(PY) -m pytest -n 3 --dist worksteal || { [ $$? = 1 ] && $(PY) -m tests.second_chance; }
+	$(PY) -m pytest -n 4 --dist worksteal || { [ $$? = 1 ] && $(PY) -m tests.second_chance; }
 
 test-fast: $(VENV)/.dev ## unit tests and models, in under a minute
 	$(PY) -m pytest -q -n 2 --dist worksteal tests/unit tests/model

@@ -159,7 +159,7 @@ def test_what_is_no_run_id_never_reaches_a_key(api: Api, run: str) -> None:
         ({"name": 5}, "name"),
         ({"uid": 0}, "uid"),
         ({"id": "j00000000000000000000"}, "id"),
-        ({"action": {"kind": "shell", "command": ["x"], "run_as": "root"}}, "action.run_as"),
+        ({"action": {"kind": "shell", "command": ["x"], "run_as": ["root"]}}, "action.run_as"),
         ({"action": {"kind": "http", "url": "file:///etc/passwd"}}, "action.url"),
         ({"action": {"kind": "http", "url": "http://169.254.169.254/"}}, "action.url"),
         ({"action": {"kind": "shell", "command": ["x"], "env": {"LD_PRELOAD": "x"}}}, "action.env.LD_PRELOAD"),
