@@ -48,7 +48,7 @@ def read_claim(kv: KV) -> Held:
     """The claim behind a pair; an unreadable one counts as held by somebody unknown, so nobody touches it."""
     try:
         raw = orjson.loads(kv.value)
-        return Held(kv.mod, str(raw["incarnation"]), int(raw["count"]))
+        return Held(kv.mod, str(raw["incarnation"]), int(raw.get("count", 1)))  # left out where it is 1
     except (ValueError, KeyError, TypeError):
         return Held(kv.mod, "?", 1)
 
