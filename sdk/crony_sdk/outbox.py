@@ -82,10 +82,11 @@ class Outbox:
     def close(self, timeout: float = 5.0) -> bool:
         """Deliver what can be delivered within `timeout` seconds, then let go of the store; whether nothing is left."""
         done = self.flush(timeout)
-        self._closing = True
+        with self._state:  # a thread that is just being made is started by then
+            self._closing, thread = True, self._thread
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
+        if thread is not None:
+            thread.join()
         _opened.forget(self)
         self.store.close()
         return done

@@ -234,7 +234,7 @@ def test_a_contradiction_is_final_also_when_it_comes_late(
     late.end("lost")
     crony.up()
     assert outbox.flush(150)
-    assert "409: it has ended as lost" in caplog.text
+    until(lambda: "409: it has ended as lost" in caplog.text, 10, "the log to say why")
 
 
 def test_what_is_not_crony_is_tried_again(outbox: Outbox) -> None:
