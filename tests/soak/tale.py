@@ -99,10 +99,16 @@ class Tale:
         self.publish(after=0.2, cursor=T0, **document)
         return self
 
+    @staticmethod
+    def document(**fields: Any) -> dict[str, Any]:
+        """That of a job that is due every ten seconds."""
+        usual = {"schedule": {"every": "10s"}, "overlap": "allow", "misfire": {"after": "1h"}, "tags": ["marks"]}
+        return usual | fields
+
     def publish(self, *, revision: int = 1, cursor: int | None = None, after: float = 1.0, **document: Any) -> int:
         """A save goes live."""
-        fields = {"schedule": {"every": "10s"}, "overlap": "allow", "misfire": {"after": "1h"}, "tags": ["marks"]}
-        told = {"revision": revision, "generation": 1, "document": fields | document, "published_at": self.at + after}
+        told = {"revision": revision, "generation": 1, "document": self.document(**document),
+                "published_at": self.at + after}  # fmt: skip
         puts: dict[str, Any] = {f"job/{JOB}": sealed(told)}
         if cursor is not None:
             puts[f"done/{JOB}"] = {"upto_at": cursor}

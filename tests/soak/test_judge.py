@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak import groups
-from tests.soak.tale import BAD, JOB, PLACE, RUN, T0, Tale, asked, breaks, message, skip, wait
+from tests.soak.tale import BAD, JOB, PLACE, RUN, T0, Tale, asked, breaks, message, sealed, skip, wait
 
 
 def test_a_job_that_never_fired_keeps_the_second_of_its_h_to_itself() -> None:
@@ -31,6 +31,16 @@ def test_a_sound_history_has_no_findings() -> None:
     tale.step({}, "session/i1", "node/n1")
     tale.end(skips=[[f"j1.1.{T0 + 20}", 1]])
     assert not tale.found()
+
+
+def test_fires_of_a_pause_are_recorded_when_it_ends_however_late() -> None:
+    tale = Tale().begin()
+    tale.runs()
+    tale.publish(revision=2, enabled=False)
+    live = {"revision": 3, "generation": 1, "published_at": tale.at + 30, "document": tale.document()}
+    over = skip(T0 + 20, T0 + 40, 3, "paused", tale.at + 30)
+    tale.step({f"job/{JOB}": sealed(live), f"done/{JOB}": {"upto_at": T0 + 40}, **over}, after=30)
+    assert not tale.found() & {"in time", "every fire is accounted for", "records count right"}
 
 
 def fired() -> Tale:

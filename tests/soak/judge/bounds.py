@@ -142,7 +142,8 @@ class Bounds(Judge):
         for run, since, until in self._late_claims:
             self._in_time(f"{run} is claimed", since, until, CLAIM)
         for (job, second), step in self._fires.decided.items():
-            self._in_time(f"{job} at {second} is decided", second, step.low, FIRE)
+            if not self._fires.paused(job, second):
+                self._in_time(f"{job} at {second} is decided", second, step.low, FIRE)
         for fault in self.history.faults:
             if fault.facts.get("leader_gone"):
                 self._leader(fault, end)

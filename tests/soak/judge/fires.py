@@ -43,6 +43,12 @@ class Fires(Judge):
         self._steps: list[tuple[Step, str, Decided, Told]] = []
         self._upto: dict[str, int] = {}
 
+    def paused(self, job: str, second: int) -> bool:
+        """Whether only a pause kept a fire from being due: it is recorded when the job is resumed, however late."""
+        line = self.lines.get(job)
+        due = line.table.get(second) if line else None
+        return due is not None and due.paused
+
     # -- gathering -----------------------------------------------------------------------------
 
     def before(self, step: Step, state: State) -> None:
