@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak import groups
+from tests.soak.judge import History, judged
 from tests.soak.tale import BAD, JOB, PLACE, RUN, T0, Tale, asked, breaks, message, sealed, skip, wait
 
 
@@ -41,6 +42,14 @@ def test_fires_of_a_pause_are_recorded_when_it_ends_however_late() -> None:
     over = skip(T0 + 20, T0 + 40, 3, "paused", tale.at + 30)
     tale.step({f"job/{JOB}": sealed(live), f"done/{JOB}": {"upto_at": T0 + 40}, **over}, after=30)
     assert not tale.found() & {"in time", "every fire is accounted for", "records count right"}
+
+
+def test_what_was_created_and_deleted_while_etcd_was_away_need_not_be_published() -> None:
+    tale = Tale().begin()
+    tale.op("create", 202, job="j2", revision=1)
+    tale.op("delete", 204, job="j2")
+    tale.end()
+    assert not [finding for finding in judged(History(tale.lines)) if "was deleted for" in str(finding)]
 
 
 def fired() -> Tale:
@@ -484,6 +493,14 @@ def a_gap() -> Tale:
 def never_live() -> Tale:
     tale = Tale().begin()
     tale.op("edit", revision=2)
+    tale.end(runs=[])
+    return tale
+
+
+@breaks("saves go live")
+def deleted_and_still_there() -> Tale:
+    tale = Tale().begin()
+    tale.op("delete", 204)
     tale.end(runs=[])
     return tale
 

@@ -56,7 +56,8 @@ class Answers(Judge):
             if op["what"] in SAVES:
                 self._saved(op, status)
             elif op["what"] == "delete":
-                if self.history.ended and not any(deleted for *_, deleted in self.published[op["job"]]):
+                published = self.published[op["job"]]  # created and deleted while etcd was away: nothing ever is
+                if self.history.ended and published and not any(deleted for *_, deleted in published):
                     self.say(
                         "saves go live", f"{op['job']} was deleted for {op['answered']:.1f}, and still is published"
                     )
