@@ -103,7 +103,8 @@ class Asked:
     """An unanswered admission of it may still arrive: the job of which nothing else is decided until then."""
     rest_until: float = 0.0
     put_off: bool = False
-    """It rests because something about its job is under way, not because of itself."""
+    """It rests, and what was asked of its job later rests behind it: it will be decided anew, or something about its
+    job is under way."""
 
 
 @dataclass(slots=True, eq=False)

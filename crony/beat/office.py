@@ -75,6 +75,8 @@ class Office:
     """What happened in this term, by name."""
     figures: Figures = field(default_factory=Figures)
     """What the centre counted since its start."""
+    strangers: dict[str, float] = field(default_factory=dict)
+    """Jobs asked for that no watch has told of yet, and since when, monotonic."""
 
     def __post_init__(self) -> None:
         """The wall clock counts as right until somebody looks."""

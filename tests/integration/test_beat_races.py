@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from crony.beat.duties import inbox, lookup
 from crony.domain.livejob import LiveJob
 from crony.etcd.errors import EtcdUnknown
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, TxnResult
 from crony.lifecycle.hold import turn
-from tests.helpers.beat import RunningCentre, Stage, stage
+from tests.helpers.beat import RunningCentre, Stage, settled, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
 
@@ -245,3 +246,58 @@ def test_an_admission_whose_answer_alone_was_lost_blocks_nothing(place: Stage) -
     second = place.ask(job).run
     until(lambda: [message.run for message in node.messages()] == [second], 10, "the next to run")
     assert (first, "1") in place.outs()
+
+
+def test_a_job_that_the_leader_has_not_heard_of_waits_for_what_was_published_before_it(
+    place: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run would else be said to wait for a pool that does not exist, or for a node."""
+    monkeypatch.setattr(lookup, "BEHIND", 60.0)
+    behind = Behind(place.lead(), 1)
+    place.pool("a", 1)
+    node = place.node("n1")
+    job = place.publish(overlap="allow", limits=["pool:a"])
+    runs = [place.ask(job).run for _ in range(2)]
+    assert settled(lambda: (len(place.requests()), place.waits())) == (2, {})
+    behind.release()
+    until(lambda: place.waits() and node.messages(), 10, "both to be decided")
+    assert [message.run for message in node.messages()] == runs[:1]
+    assert {run: wait.detail for run, wait in place.waits().items()} == {runs[1]: "pool a lets 1 run at a time"}
+
+
+def test_a_deaf_watch_keeps_a_new_job_waiting_for_a_moment_only(
+    place: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "BEHIND", 0.2)
+    node = place.node("n1")
+    centre = place.lead()
+    behind = Behind(centre, 1)
+    run = place.ask(place.publish()).run
+    until(node.messages, 10, "the run")
+    assert [message.run for message in node.messages()] == [run]
+    behind.release()
+
+
+def test_what_is_asked_later_does_not_overtake_a_refused_admission(
+    place: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "AGAIN", 0.5)
+    place.pool("a", 1)
+    node = place.node("n1")
+    centre = place.lead()
+    job = place.publish(overlap="allow", limits=["pool:a"])
+    client, refused = centre.centre.client, list[Txn]()
+    real = client.txn
+
+    def txn(sent: Txn, **options: Any) -> TxnResult:
+        if any(key.startswith(place.keys.run_in("")) for key in sent._deletes) and not refused:
+            refused.append(sent)
+            turn(place.client, place.keys, False, by="li")
+        return real(sent, **options)
+
+    client.txn = txn  # type: ignore[method-assign]
+    first = place.ask(job).run
+    until(lambda: centre.counts().get("admit_refused"), 10, "the first to be refused")
+    second = place.ask(job).run
+    until(lambda: place.waits() and node.messages(), 10, "both to be decided")
+    assert [message.run for message in node.messages()] == [first] and list(place.waits()) == [second]

@@ -31,6 +31,8 @@ from crony.lifecycle.unhold import unhold
 log = logging.getLogger("crony.beat")
 
 
+AGAIN = 0.02
+"""Seconds until a request is decided anew."""
 ABOUT_RUNS = ("cancel", "parts")
 """Kinds of request about runs that are there; the others ask for runs."""
 
@@ -71,7 +73,7 @@ class Inbox:
                 asked.put_off = False
                 step = self._one(asked)
             except (Later, cancelling.Busy):
-                asked.rest_until, asked.put_off, waiting = office.mono() + 0.02, True, True
+                asked.rest_until, asked.put_off, waiting = office.mono() + AGAIN, True, True
                 if job:
                     put_off.add(job)
                 continue
@@ -85,7 +87,7 @@ class Inbox:
             office.book.news.inbox = True
         if steps:
             office.committer.send("admit", steps, control_seen=office.book.seen(office.keys.control))
-        return 0.02 if waiting else None
+        return AGAIN if waiting else None
 
     def _one(self, asked: Asked) -> Step | None:
         office, request = self._office, asked.request
@@ -299,7 +301,8 @@ class Inbox:
                 office.book.news.jobs.add(exclusive.id)
             if verdict is not Verdict.DONE:
                 hopeless = verdict is Verdict.IMPOSSIBLE
-                asked.rest_until = office.mono() + (60.0 if hopeless and asked.impossible else 0.02)
+                asked.rest_until = office.mono() + (60.0 if hopeless and asked.impossible else AGAIN)
+                asked.put_off = not hopeless
                 if hopeless:
                     asked.impossible = "it is too large for one message"
                 return
