@@ -105,6 +105,39 @@ def pack(steps: Iterable[Step], limit: int = MOST_STEPS) -> Iterator[list[Step]]
         yield group
 
 
+class Doubts:
+    """What unanswered transactions would put that may still arrive, or may have: such a value proves no later one.
+
+    What is decided anew says the same about a job as what it stands for, so reading it back cannot tell which of the
+    two has happened. Used by the sending threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[str, set[bytes]] = {}
+
+    def proof(self, moves: Iterable[Move]) -> Move | None:
+        """The first move whose proof can only be its own; None: reading back would prove nothing."""
+        with self._lock:
+            return next((move for move in moves if move.proof and not self._doubtful(move)), None)
+
+    def add(self, moves: Iterable[Move]) -> None:
+        """Nobody knows whether these happened."""
+        with self._lock:
+            for move in moves:
+                if move.proof:
+                    self._values.setdefault(move.proof, set()).add(move.puts[move.proof])
+
+    def clear(self, moves: Iterable[Move]) -> None:
+        """These happened: what rested on the records before them cannot any more."""
+        with self._lock:
+            for move in moves if self._values else ():
+                self._values.pop(move.proof, None)
+
+    def _doubtful(self, move: Move) -> bool:
+        return move.puts[move.proof] in self._values.get(move.proof, ())
+
+
 class Committer:
     """Sends batches under one term. `send` and `finished` belong to the decision loop."""
 
@@ -120,6 +153,7 @@ class Committer:
         self._rest_until = 0.0
         self._failures = 0
         self._closed = threading.Event()
+        self._doubts = Doubts()
         self._threads = [
             threading.Thread(target=self._send_all, name=f"crony-beat-commit-{number}", daemon=True)
             for number in range(SENDERS)
@@ -211,6 +245,7 @@ class Committer:
             log.error("a transaction of %d %s steps cannot be carried out: %s", len(moves), batch.kind, error)
             return Result(batch, Verdict.REFUSED if len(moves) > 1 else Verdict.IMPOSSIBLE, error=error)
         if answer.succeeded:
+            self._doubts.clear(moves)
             return Result(batch, Verdict.DONE, answer.revision)
         return self._refresh(batch)
 
@@ -242,9 +277,12 @@ class Committer:
         return result
 
     def _look_up(self, batch: Batch, error: Unknown) -> Result:
-        """An unanswered batch: it happened if a key that only the leader writes has its value."""
-        proof = next((step.move for step in batch.steps if step.move.proof), None)
+        """An unanswered batch: it happened if a key that only the leader writes has its value, and nothing else that is
+        in doubt would have given it that."""
+        moves = [step.move for step in batch.steps]
+        proof = self._doubts.proof(moves)
         if proof is None:
+            self._doubts.add(moves)
             return Result(batch, Verdict.LIMBO, error=error)
         while not self._closed.is_set():
             try:
@@ -255,8 +293,10 @@ class Committer:
             except Halted as halted:
                 return Result(batch, Verdict.UNSENT, error=halted)
             if found is not None and found.value == proof.puts[proof.proof] and found.mod != proof.seen[proof.proof]:
+                self._doubts.clear(moves)
                 return Result(batch, Verdict.DONE, found.mod)
             break
+        self._doubts.add(moves)
         return Result(batch, Verdict.LIMBO, error=error)
 
 

@@ -78,6 +78,8 @@ class Jobs:
         return entry
 
     def _edited(self, entry: JobEntry) -> None:
+        # What was in doubt cannot happen any more, but it may have: this may be told before what it did (S1).
+        self._news.doubt |= entry.limbo
         entry.problem, entry.limbo = "", False
         entry.refusals, entry.rest_until = 0, 0.0
         self._news.jobs.add(entry.id)

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from crony.beat.commit import Committer, Result, Step, Verdict
 from crony.beat.duties import inbox, lookup
 from crony.domain.livejob import LiveJob
+from crony.domain.run import Done
 from crony.etcd.errors import EtcdUnknown
 from crony.etcd.keys import Keys
-from crony.etcd.txn import Txn, TxnResult
+from crony.etcd.txn import Txn, TxnResult, create
 from crony.lifecycle.hold import turn
+from crony.lifecycle.move import Lead, Move
 from tests.helpers.beat import RunningCentre, Stage, settled, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
@@ -265,9 +268,7 @@ def test_a_job_that_the_leader_has_not_heard_of_waits_for_what_was_published_bef
     assert {run: wait.detail for run, wait in place.waits().items()} == {runs[1]: "pool a lets 1 run at a time"}
 
 
-def test_a_deaf_watch_keeps_a_new_job_waiting_for_a_moment_only(
-    place: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deaf_watch_keeps_a_new_job_waiting_for_a_moment_only(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "BEHIND", 0.2)
     node = place.node("n1")
     centre = place.lead()
@@ -301,3 +302,36 @@ def test_what_is_asked_later_does_not_overtake_a_refused_admission(
     second = place.ask(job).run
     until(lambda: place.waits() and node.messages(), 10, "both to be decided")
     assert [message.run for message in node.messages()] == [first] and list(place.waits()) == [second]
+
+
+@pytest.mark.parametrize("others", [[], ["k"]], ids=["alone", "beside another job"])
+def test_what_an_earlier_try_has_done_does_not_prove_a_later_one(place: Stage, others: list[str]) -> None:
+    """Both say the same about the job, and both answers were lost: the later one was refused, with all in it."""
+    client, keys, results = place.client, place.keys, list[Result]()
+    lead = Lead(keys, create(keys.leader(0), client.put(keys.leader(0), b"{}")), 0)
+    before = {job: client.put(keys.done(job), Done(5).encode()) for job in ("j", *others)}
+    real, caught = client.txn, list[Txn]()
+
+    def txn(sent: Txn, **options: Any) -> TxnResult:
+        if sent.read_only:
+            return real(sent, **options)
+        caught.append(sent)
+        if len(caught) == 2:
+            assert real(caught[0]).succeeded and not real(sent).succeeded
+        raise EtcdUnknown("the answer is lost")
+
+    def fire(job: str, place: str) -> Step:
+        puts = {keys.done(job): Done(6).encode(), keys.message("run.n1", place): b"{}"}
+        return Step(Move({keys.done(job): before[job]}, puts=puts, proof=keys.done(job)), lambda verdict: None)
+
+    client.txn = txn  # type: ignore[method-assign]
+    committer = Committer(client, lead, results.append)
+    try:
+        committer.send("fire", [fire("j", "1.j")])
+        until(lambda: len(results) == 1, 10, "the first to be in doubt")
+        committer.send("fire", [fire("j", "2.j"), *(fire(job, f"2.{job}") for job in others)])
+        until(lambda: len(results) == 2, 10, "the second to be in doubt")
+    finally:
+        committer.close(1.0)
+    assert [result.verdict for result in results] == [Verdict.LIMBO, Verdict.LIMBO]
+    assert [kv.key for kv in client.list(f"{keys.run}q/").kvs] == [keys.message("run.n1", "1.j")]

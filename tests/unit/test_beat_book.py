@@ -106,6 +106,17 @@ def test_a_cursor_that_moves_under_an_unanswered_fire_is_doubted() -> None:
     assert book.news.doubt and not book.jobs[JOB].limbo
 
 
+def test_an_edit_told_before_what_an_unanswered_fire_did_is_doubted() -> None:
+    """Cursor, job and runs come by three watches: the run of that fire may still be unknown when the next is due."""
+    book = Book(KEYS)
+    book.put(KEYS.done(JOB), Done(5).encode(), 5)
+    book.put(KEYS.job(JOB), b"one", 6)
+    book.jobs[JOB].limbo = True
+    book.put(KEYS.job(JOB), b"two", 8)
+    assert book.news.doubt, "the runs are listed anew before anything is decided about it"
+    assert not book.jobs[JOB].limbo, "it cannot happen any more: the job that it compares is another one"
+
+
 def test_garbage_is_kept_away(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
     rng = random.Random(7)
