@@ -122,7 +122,8 @@ class Office:
     def at_once(self, entry: JobEntry, live: LiveJob) -> int:
         """How many runs of a job fit one decision. A broadcast's record names the nodes."""
         named = live.job.routing.strategy == Strategy.BROADCAST
-        return policy.at_once(entry.size + (sum(len(node) + 3 for node in self.book.nodes) // 2 if named else 0))
+        size = entry.size + (sum(len(node) + 3 for node in self.book.nodes) // 2 if named else 0)
+        return policy.at_once(size, pools=len(live.job.limits))
 
     def owner(self, job: str) -> tuple[str, int]:
         """A published job's (id, revision of its key as known), for a move's compare."""

@@ -22,6 +22,9 @@ AT_ONCE = 20
 """Most runs of one job in one transaction (S6)."""
 MESSAGES = 250 * 1024
 """Most bytes, about, of the messages of one decision: large documents go out fewer at a time."""
+WRITES = 50
+"""Most messages and slots that one decision puts; each slot is a compare as well, and a transaction has 100 writes for
+this, the ends that a backfill counts, and the records of what is skipped."""
 UNKNOWN = -1
 SLICE = 5000
 """Most instants looked at in one decision; the next decision goes on from there."""
@@ -53,9 +56,10 @@ class Plan:
     """What is due next after `upto` by the same schedules; UNKNOWN: it was not looked at."""
 
 
-def at_once(document: int, most: int = AT_ONCE) -> int:
-    """How many runs of a job whose sealed document has so many bytes fit one decision, `most` at most."""
-    return max(1, min(most, MESSAGES // (2 * document + 500)))
+def at_once(document: int, most: int = AT_ONCE, pools: int = 0) -> int:
+    """How many runs of a job whose sealed document has so many bytes, and which needs a slot of so many pools, fit one
+    decision, `most` at most."""
+    return max(1, min(most, MESSAGES // (2 * document + 500), WRITES // (1 + pools)))
 
 
 REPLACED = "a later one took its place"
@@ -177,11 +181,13 @@ def _missed(live: LiveJob, done: int, until: int) -> Skipped | None:
 
 
 def _paused(live: LiveJob, done: int, upto: int) -> Skipped | None:
-    """The record of what a pause that ended by itself kept from being due."""
+    """The record of what a pause kept from being due: one that ended by itself, or before which something else was
+    still to be decided."""
     found = live.passed_over(done, upto)
     if found is None:
         return None
-    return Skipped(SkipReason.PAUSED, found[0], found[1], int(found[2]), "paused until a set time")
+    by_hand = any(not item.enabled for item in live.replaced)
+    return Skipped(SkipReason.PAUSED, *found[:2], int(found[2]), "" if by_hand else "paused until a set time")
 
 
 def _overlapping(job: Job, instants: Sequence[int], other: str) -> Skipped | None:

@@ -376,12 +376,12 @@ class LiveJob:
             yield enabled, Due(schedules, self.crossed.extra, self.crossed.without), low, until, paused
 
     def passed_over(self, after: int, until: int) -> tuple[int, int, Count] | None:
-        """(first, last, how many) of what a pause with an end kept from being due in (after, until]; None: nothing."""
+        """(first, last, how many) of what pauses kept from being due in (after, until]; None: nothing."""
         first = last = None
         counts: list[Count] = []
         for enabled, plan, low, high, paused in self._stretches(after, until):
-            end = int(min(high, paused))
-            found = plan.next(low) if enabled and low < end else None
+            end = int(min(high, paused) if enabled else high)
+            found = plan.next(low) if low < end else None
             if found is not None and found <= end:
                 first, last = first or found, plan.last(low, end)
                 counts.append(plan.count(low, end))

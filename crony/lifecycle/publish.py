@@ -3,7 +3,8 @@
 The cursor `done/<job>` belongs to the leader; only three changes of a job move it, each in the same
 transaction as the job itself: creation (nothing before now is due), resume (what was due meanwhile
 is recorded as skipped) and deletion (what was due and not yet decided is recorded). Of a job that its
-leader paused, any edit is a resume. Any other edit leaves the cursor alone: instants up to `since_at`
+leader paused, any edit is a resume. Where a fire from before the pause is not decided yet, a resume is an
+edit like any other, so that the pause does not swallow it. An edit leaves the cursor alone: instants up to `since_at`
 stay due by the schedules replaced, later ones are due by the new. `since_at` is never before the
 cursor, which is compared, so no decided instant is judged by a schedule that was not there when it
 was decided.
@@ -156,7 +157,7 @@ class _Plan:
             self._skip(was, SkipReason.PAUSED, self.done.held)
             self.new_done = freed(self.done, line)
             self.live = was.resumed(wanted.job, **base)  # type: ignore[arg-type]
-        elif was.paused_at(line) and not wanted.paused_at(line):
+        elif was.paused_at(line) and not wanted.paused_at(line) and not self._owes(was):
             self._past(was.job.schedules, late)
             self._skip(_unpaused(was), SkipReason.PAUSED, "")
             self.new_done = freed(self.done, line)
@@ -165,6 +166,12 @@ class _Plan:
             self._past(was.job.schedules, late)
             self.live = was.edited(wanted.job, done=self.done.upto_at, **base)  # type: ignore[arg-type]
         self.live = self.live.replace(generation=wanted.generation, published_at=self.now)
+
+    def _owes(self, was: LiveJob) -> bool:
+        """Whether fires that were due before a pause are not decided: no leader was there. They stay due then, and the
+        leader records what the pause kept from being due, when it comes to it."""
+        assert self.done is not None
+        return afterend.known(was, self.done).last_due(self.done.upto_at, self.line) is not None
 
     def _decidable(self, was: LiveJob) -> bool:
         """Whether it can be told here what was due by it: its zone may be gone."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from crony.clock import rfc3339
 from crony.domain import ids
 from crony.domain.backfill import Backfill, Stop, planned
 from crony.domain.livejob import LiveJob
@@ -210,3 +211,17 @@ def test_ends_that_nobody_told_do_not_keep_it_open_for_ever(place: Stage, monkey
     until(lambda: place.client.count(f"{place.keys.root}dead/backfill/") == 1, 5, "the odd one to be set aside")
     monkeypatch.setattr("crony.beat.duties.backfilling.KEPT", 0.1)
     until(lambda: place.client.count(place.keys.backfill("")) == 0, 10, "it to be forgotten")
+
+
+def test_a_pause_with_an_end_stops_what_a_fire_all_left_over(place: Stage) -> None:
+    """As any pause does: none of those fires runs while the job is paused, and each is recorded."""
+    node = place.node("n1")
+    job = place.publish(schedule=HOURLY, overlap="allow", paused_until=rfc3339(int(time.time()) + 3600))
+    fires = [*hours(0, 30)]
+    rest = Backfill(ids.backfill_id(), job.id, job.name, 1, "schedule", fires=fires, requested_at=time.time())
+    place.client.put(place.keys.backfill(rest.id), rest.encode())
+    place.lead()
+    until(lambda: not place.client.count(place.keys.backfill("")), 10, "it to be given up")
+    (skip,) = place.skips(job)
+    assert (skip.reason, skip.fire_at, skip.to_at, skip.count) == ("paused", fires[0], fires[-1], 30)
+    assert not node.messages() and not place.waits()

@@ -189,6 +189,23 @@ def test_a_large_job_catches_up_in_small_steps(place: Stage) -> None:
     assert len(due) == len(set(due)) and not place.skips(job)
 
 
+def test_a_job_of_many_pools_catches_up_in_steps_that_fit_one_transaction(place: Stage) -> None:
+    """Each run takes a slot of each pool: twenty at once would be more than etcd takes, and no reason to hold it."""
+    place.node("n1")
+    now = int(time.time())
+    names = [f"p{number}" for number in range(8)]
+    for name in names:
+        place.pool(name, 50)
+    job = place.publish(
+        schedule={"every": "60s"}, overlap="allow", misfire={"after": "2h"}, limits=[f"pool:{name}" for name in names],
+        done=now - 1800,
+    )  # fmt: skip
+    place.lead()
+    due = until(lambda: place.done(job).held or (len(found := place.fires(job)) >= 29 and found), 15, "all of them")
+    assert not place.done(job).held
+    assert len(due) == len(set(due)) and not place.skips(job) and len(place.slots()) == 8 * len(due)
+
+
 def test_a_script_of_quotes_catches_up_one_hour(place: Stage) -> None:
     """Escaped three times it is eight times as long: few go out at a time, and all of them do."""
     place.node("n1")

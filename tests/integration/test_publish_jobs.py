@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from crony.beat import policy
 from crony.clock import rfc3339
 from crony.domain.job import parse
 from crony.domain.livejob import LiveJob
-from crony.domain.outcome import Outcome
+from crony.domain.outcome import Outcome, SkipReason
 from crony.domain.run import Done
 from crony.domain.signing import BadSeal, Sealer, Verifier, new_key
 from crony.errors import Conflict, CronyError, Halted, Invalid, Unavailable, Unknown
@@ -177,13 +178,29 @@ def test_a_pause_with_an_end_that_somebody_ends_before(board: Board) -> None:
 def test_a_resume_counts_what_no_leader_decided(board: Board) -> None:
     """Paused, edited while paused and resumed while no centre was there: one record stands for all of it."""
     board.put(_live(), NOON)
-    board.put(_live(2, enabled=False), NOON + 150)
+    board.put(_live(2, enabled=False), NOON + 50)
     board.put(_live(3, enabled=False, schedule={"every": "30s"}), NOON + 300)
     board.put(_live(4, schedule={"every": "30s"}), NOON + 600)
     (skip,) = board.skips()
     assert (skip.fire_at, skip.to_at, skip.count) == (NOON + 60, NOON + 600, 5 + 10)
     assert board.live().replaced == ()
     assert board.decide(NOON + 660) == [NOON + 630, NOON + 660]
+
+
+def test_a_pause_does_not_swallow_what_was_due_before_it(board: Board) -> None:
+    """No centre was there when it was due. It was not paused then, so it runs, or is missed by the job's own rule."""
+    board.put(_live(misfire={"policy": "fire_all"}), NOON)
+    board.put(_live(2, enabled=False), NOON + 150)
+    board.put(_live(3, misfire={"policy": "fire_all"}, overlap="allow"), NOON + 600)
+    assert board.done() == NOON and board.skips() == []
+    plan = policy.decide(board.live(), board.done(), NOON + 661)
+    assert plan is not None and plan.fires == (NOON + 60, NOON + 120, NOON + 660) and plan.upto == NOON + 660
+    assert plan.skips == (policy.Skipped(SkipReason.PAUSED, NOON + 180, NOON + 600, 8, ""),)
+    assert board.decide(NOON + 300) == [NOON + 60, NOON + 120], "decided meanwhile"
+    board.put(_live(4, enabled=False), NOON + 610)
+    board.put(_live(5), NOON + 700)
+    (skip,) = board.skips()
+    assert (skip.reason, skip.fire_at, skip.to_at, board.done()) == ("paused", NOON + 360, NOON + 660, NOON + 700)
 
 
 def test_a_short_pause_leaves_no_record(board: Board) -> None:
@@ -388,6 +405,7 @@ def test_an_answer_lost_is_read_back(etcd: EtcdServer, keys: Keys) -> None:
         assert board.live().revision == 1
         proxy.lose_answer(b"/v3/kv/txn")
         board.put(_live(2, enabled=False), NOON + 200)
+        board.decide(NOON + 200)
         proxy.lose_answer(b"/v3/kv/txn")
         board.put(_live(3), NOON + 500)
         assert proxy.lost == 3

@@ -152,16 +152,17 @@ class Model:
 
     def save(self, state: State) -> tuple[str, State]:
         kind, now = state.script[0], max(0, state.now + self.skew)
-        resume = not live(state.job).enabled and kind != "-"
+        # A resume while a fire from before the pause is undecided is an edit: it must not swallow that fire.
+        owed = due(state.job, state.done, max(state.done, now))
+        resume = not live(state.job).enabled and kind != "-" and not (owed and "owed" not in self.without)
         job = edited(state.job, kind, now, resume, "chain" not in self.without)
         # What was decided before the save stays decided, even when the web's clock says it saved earlier.
         since = max(live(job).since_at, state.done)
         after = state._replace(job=job, script=state.script[1:], history=(*state.history, (since, kind)))
         if resume:
-            # One transaction: the cursor moves to now, and what was due before the pause gets its record.
-            skipped = frozenset(due(state.job, state.done, max(state.done, now)))
+            # One transaction: the cursor moves to now, and what fell into the pause gets its record.
             done = max(state.done, now)
-            after = after._replace(done=done, done_version=state.done_version + 1, recorded=state.recorded | skipped)
+            after = after._replace(done=done, done_version=state.done_version + 1)
         words = {"-": "pauses", "A": "saves every second", "B": "saves every other second"}
         return f"the web {words[kind]}{' and resumes' if resume else ''} (since :0{since})", after
 
@@ -226,6 +227,7 @@ def test_the_design_decides_every_fire_once(script: str, skew: int, limbo: int) 
         ("done", "B", ""),
         ("chain", "B", "lost"),
         ("chain", "-", "lost"),
+        ("owed", "-A", "lost"),
     ],
 )
 def test_each_rule_is_needed(without: str, script: str, finds: str) -> None:

@@ -222,7 +222,7 @@ class Backfilling:
             entry, live = published(office, record.job)
         except Refused as error:
             return self._give_up(filling, record, SkipReason.DELETED, str(error))
-        if not live.enabled or (entry.done is not None and entry.done.held_for):
+        if live.paused_at(now) or (entry.done is not None and entry.done.held_for):
             return self._give_up(filling, record, SkipReason.PAUSED, "the job was paused before its turn")
         exclusive = live.job.overlap != "allow"
         if exclusive and (entry.limbo or (entry.busy and filling.blocks is not entry)):
