@@ -30,6 +30,7 @@ from crony.beat.lying import Lying
 from crony.beat.news import News
 from crony.beat.pools import Pools
 from crony.beat.sorting import filled_by, job_of
+from crony.domain.alerting import Rule
 from crony.domain.chain import Graph
 from crony.domain.gathering import Gathering
 from crony.domain.ids import place_ident
@@ -69,6 +70,10 @@ class Book:
         """Jobs whose last run failed; known to the leader of shard 0."""
         self.orders: dict[str, set[str]] = {}
         """Run -> keys of orders about it."""
+        self.told: dict[str, set[str]] = {}
+        """Run -> keys of what people were told of it while it lived."""
+        self.rules: dict[str, Rule] = {}
+        """Alert rules by name, as written (not verified): what is put for them goes nowhere if they are forged."""
         self.dead: dict[str, tuple[int, bytes]] = {}
         self.stopped = False
         self.settled = Position()
@@ -208,6 +213,8 @@ class Book:
                 self.news.heard.add(run)
             case ["run", "beat", run]:
                 self.news.heard.add(run)
+            case ["run", "told", run, _] if self.part.has(job_of(run)):
+                self.told.setdefault(run, set()).add(key)
             case ["run", "out", _, _]:
                 self.outs[key] = (revision, value if self.part.first else b"")  # only shard 0's leader settles them
                 self.news.outs = True
@@ -216,6 +223,10 @@ class Book:
                 self.news.dead = True
             case ["obj", "pool", name]:
                 self.pools.publish(decode(name), value, revision)
+            case ["obj", "alert-rule", name]:
+                self.rules.pop(name, None)
+                if (rule := facts.rule(value)) is not None:
+                    self.rules[name] = rule
             case ["obj", "chain", job]:
                 self.graph.put(job, value)
             case ["pool", name, number]:
@@ -282,12 +293,18 @@ class Book:
             case ["run", "acc", run]:
                 self.accepted.pop(run, None)
                 self._leave(run)
+            case ["run", "told", run, _]:
+                self.told.get(run, set()).discard(key)
+                if not self.told.get(run):
+                    self.told.pop(run, None)
             case ["run", "out", _, _]:
                 self.outs.pop(key, None)
             case ["dead", *_]:
                 self.dead.pop(key, None)
             case ["obj", "pool", name]:
                 self.pools.unpublish(decode(name))
+            case ["obj", "alert-rule", name]:
+                self.rules.pop(name, None)
             case ["obj", "chain", job]:
                 self.graph.drop(job)
             case ["pool", name, number]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from crony.beat.pools import Pools
 from crony.beat.router import Router
 from crony.domain import ids
+from crony.domain.alerting import limits_of, minds_missed
 from crony.domain.job import Retry
 from crony.domain.join import MOST_NODES, Join
 from crony.domain.livejob import LiveJob
@@ -78,6 +79,8 @@ class Desk:
             on_cut=job.on_cut,
             pools=list(job.limits),
             secrets=dict(job.secrets),
+            late=limits_of(job.alerts).late if trigger == Trigger.SCHEDULE else 0.0,
+            missed=minds_missed(job.alerts),
             awaited=bool(job.pause_after) or trigger == (Trigger.SCHEDULE if job.after_end else Trigger.BACKFILL),
         )
 
@@ -187,6 +190,8 @@ class Desk:
             node=join.nodes[number] if join.nodes else told.node,
             overlap="allow",
             awaited=False,
+            late=0.0,
+            missed="",
             idem="",
             chain="",
             cause="",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import TypeVar
 
+from crony.domain.alerting import LiveRule, Rule
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.queues import own
 from crony.domain.run import Claim, Record, UnknownRecord
+from crony.domain.signing import peek
+from crony.errors import Invalid
 
 R = TypeVar("R", bound=Record)
 _CAREFUL = NodeControl(cordoned=True)
@@ -55,6 +58,15 @@ def stopped(value: bytes) -> bool:
         return bool(json.loads(value).get("stop", False))
     except (ValueError, AttributeError):
         return True
+
+
+def rule(value: bytes) -> Rule | None:
+    """An alert rule as it is written, not verified; None: it is deleted, or cannot be read."""
+    try:
+        live = LiveRule.read(peek(value))
+        return None if live.deleted else live.rule()
+    except (UnknownRecord, Invalid, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
 
 
 def _sound(facts: NodeFacts) -> bool:

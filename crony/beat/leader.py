@@ -26,6 +26,7 @@ from crony.beat.duties.failover import Failover
 from crony.beat.duties.firing import Firing
 from crony.beat.duties.inbox import Inbox
 from crony.beat.duties.pruning import Pruning
+from crony.beat.duties.punctuality import Punctuality
 from crony.beat.duties.quarantine import Quarantine
 from crony.beat.duties.slots import Slots
 from crony.beat.duties.splitting import Splitting
@@ -134,6 +135,7 @@ class Leader:
             Slots(self.office),
             Splitting(self.office),
             Ages(self.office, undelivered, room),
+            Punctuality(self.office, undelivered, room),
             Pruning(self.office),
         ]
         self._background: list[Background] = [

@@ -29,7 +29,7 @@ class Sorter:
                 return shard_of(job, self.count)
             case ["run", "in" | "backfill", _]:  # whose it was a deletion does not tell
                 return ALL if value is None else self._run_or_job(*_asked(value))
-            case ["run", "wait" | "acc" | "beat" | "join" | "out", run, *_] | ["cmd", _, run]:
+            case ["run", "wait" | "acc" | "beat" | "join" | "out" | "told", run, *_] | ["cmd", _, run]:
                 return self._run_or_job(run)
             case ["run", "q", _, "c", place] | ["dead", _, place]:
                 return self._run_or_job(_run_at(place))

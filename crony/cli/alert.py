@@ -22,7 +22,7 @@ def alert() -> None:
 @click.option(
     "--kind",
     metavar="KIND",
-    help="Such as run_failed, run_held, job_paused, job_held, node_lost, leader_changed or queue_age.",
+    help="Such as run_failed, run_held, job_paused, late, missed, too_long, node_lost, leader_changed or queue_age.",
 )
 @click.option("--job", metavar="NAME", help="Only about this job.")
 @click.option("--node", metavar="NODE", help="Only about this node.")

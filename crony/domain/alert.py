@@ -38,6 +38,9 @@ class AlertKind(StrEnum):
     QUEUE_AGE = "queue_age"  # a run that could begin, and that nobody has begun for long
     NOT_KEPT = "not_kept"  # more alerts than etcd keeps for a database that is away; `times` says how many
     RECOVERED = "recovered"  # the first run of a job that succeeded after one that failed
+    LATE = "late"  # a run began, or has not begun, longer after its nominal instant than its job lets pass
+    MISSED = "missed"  # fires that became no run
+    TOO_LONG = "too_long"  # a run is under way for longer than its job lets pass
     FAILURE_RATE = "failure_rate"  # more of the runs fail than a rule lets pass
     TEST = "test"  # somebody wants to see an alert arrive
     UNREADABLE = "unreadable"  # an alert that this version cannot read; `reason` holds its text
@@ -87,6 +90,12 @@ class Alert(Record):
                 return f"run {self.run} of job {self.name or self.job} has not begun{because}"
             case AlertKind.RECOVERED:
                 return f"job {self.name or self.job} works again{because}"
+            case AlertKind.LATE:
+                return f"run {self.run} of job {self.name or self.job} is late{because}"
+            case AlertKind.MISSED:
+                return f"job {self.name or self.job} did not run{because}"
+            case AlertKind.TOO_LONG:
+                return f"run {self.run} of job {self.name or self.job} takes long{because}"
             case AlertKind.FAILURE_RATE:
                 return f"many runs of {self.name} fail{because}"
             case AlertKind.TEST:
@@ -111,7 +120,7 @@ def run_failed(run: str, value: bytes) -> Alert | None:
         if not (told["final"] or held) or told["kind"] not in BAD:
             return None
         what = AlertKind.RUN_HELD if held else AlertKind.RUN_FAILED
-        return _checked(
+        return checked(
             {
                 "id": f"{what}.{run}" + (f".{told['attempt']}" if held else ""),
                 "kind": what.value,
@@ -131,7 +140,7 @@ def run_failed(run: str, value: bytes) -> Alert | None:
 
 def job_paused(job: str, name: str, run: str, outcome: str, why: str, at: float) -> Alert:
     """The leader paused a job because of how `run` ended."""
-    return _checked(
+    return checked(
         {
             "id": f"{AlertKind.JOB_PAUSED}.{run}",
             "kind": AlertKind.JOB_PAUSED.value,
@@ -147,7 +156,7 @@ def job_paused(job: str, name: str, run: str, outcome: str, why: str, at: float)
 
 def job_held(job: str, name: str, revision: int, seen: int, at: float, why: str) -> Alert:
     """The leader cannot fire a job. `seen`: revision of its cursor then, so that each time is an alert of its own."""
-    return _checked(
+    return checked(
         {
             "id": f"{AlertKind.JOB_HELD}.{job}.{revision}.{seen}",
             "kind": AlertKind.JOB_HELD.value,
@@ -164,7 +173,7 @@ def tzdata_differs(centres: Mapping[str, str], at: float) -> Alert:
     releases = ", ".join(sorted(set(centres.values())))
     said = "; ".join(f"{name}: {release}" for name, release in sorted(centres.items()))
     ident = hashlib.sha256(releases.encode()).hexdigest()[:16]
-    return _checked({"id": f"{AlertKind.TZDATA}.{ident}", "kind": AlertKind.TZDATA.value, "at": at, "reason": said})
+    return checked({"id": f"{AlertKind.TZDATA}.{ident}", "kind": AlertKind.TZDATA.value, "at": at, "reason": said})
 
 
 def node_lost(incarnation: str, node: str, at: float) -> Alert:
@@ -192,7 +201,7 @@ def leader_changed(part: Part, term: int, centre: str, before: str, at: float) -
 def queue_age(run: str, job: str, name: str, since: float, at: float, why: str, node: str) -> Alert:
     """A run waits since `since`, because `why`."""
     minutes = max(1, round((at - since) / 60))
-    return _checked(
+    return checked(
         {
             "id": f"{AlertKind.QUEUE_AGE}.{run}",
             "kind": AlertKind.QUEUE_AGE.value,
@@ -212,7 +221,7 @@ def recovered(run: str, value: bytes) -> Alert | None:
         told = json.loads(value)
         if told["kind"] != Kind.SUCCEEDED or not told["final"]:
             return None
-        return _checked(
+        return checked(
             {
                 "id": f"{AlertKind.RECOVERED}.{run}",
                 "kind": AlertKind.RECOVERED.value,
@@ -232,7 +241,7 @@ def recovered(run: str, value: bytes) -> Alert | None:
 def failure_rate(rule: str, job: str, name: str, failed: int, ended: int, window: str, at: float) -> Alert:
     """Too many runs failed, as a rule says; of one job, or (`job` empty) of all that the rule covers."""
     ident = hashlib.sha256(f"{rule}/{job}/{at}".encode()).hexdigest()[:24]
-    return _checked(
+    return checked(
         {
             "id": f"{AlertKind.FAILURE_RATE}.{ident}",
             "kind": AlertKind.FAILURE_RATE.value,
@@ -264,14 +273,14 @@ def read(ident: str, value: bytes | Mapping[str, Any], now: float) -> Alert:
     """The alert under `alert/<ident>`, fit for a database; one that cannot be read becomes an alert about that."""
     try:
         told = Alert.read(value)
-        return _checked({**told.payload(), "id": ident})
+        return checked({**told.payload(), "id": ident})
     except (UnknownRecord, ValueError, TypeError):
         text = value[:600].decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
         return Alert(_ident(ident), AlertKind.UNREADABLE.value, now, reason=text)
 
 
-def _checked(told: dict[str, Any]) -> Alert:
-    """The alert with texts as text, cut, and numbers that a database can hold. Raises TypeError or ValueError."""
+def checked(told: Mapping[str, Any]) -> Alert:
+    """The alert of these fields, its texts cut, its numbers such as a database holds. Raises TypeError, ValueError."""
     values: dict[str, Any] = {}
     for each in fields(Alert):
         value = told.get(each.name, each.default)

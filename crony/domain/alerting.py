@@ -23,16 +23,22 @@ EVENTS = {
     AlertKind.RUN_FAILED: "failed", AlertKind.RUN_HELD: "failed", AlertKind.JOB_PAUSED: "failed",
     AlertKind.JOB_HELD: "failed", AlertKind.RECOVERED: "recovered", AlertKind.QUEUE_AGE: "waiting",
     AlertKind.NODE_LOST: "node_lost", AlertKind.LEADER_CHANGED: "leader_changed",
-    AlertKind.FAILURE_RATE: "failure_rate", AlertKind.TEST: "test",
+    AlertKind.FAILURE_RATE: "failure_rate", AlertKind.TEST: "test", AlertKind.LATE: "late",
+    AlertKind.MISSED: "missed", AlertKind.TOO_LONG: "too_long",
 }  # fmt: skip
 """What each kind of alert is to people; the kinds left out are `platform`."""
-OF_JOBS = ("failed", "recovered", "waiting")
+OF_BOTH = ("failed", "recovered", "waiting", "missed")
 """Events that a job may send elsewhere than the rules do."""
-LATER = ("late", "missed", "too_long")
-OF_RULES = (*OF_JOBS, "node_lost", "leader_changed", "platform", "failure_rate")
+OF_JOBS = (*OF_BOTH, "late", "too_long")
+"""Events of jobs: when a run is late or takes too long only its job can say."""
+OF_RULES = (*OF_BOTH, "node_lost", "leader_changed", "platform", "failure_rate")
+LIMITS = {"late": "later_than", "too_long": "longer_than"}
+"""Events with a limit in seconds, and the field that it is in."""
 MOST = 10
 """Most entries of a job's `alerts`."""
 MOST_PATTERNS = 50
+LEAST_LIMIT, MOST_LIMIT = 5.0, 30 * 86400.0
+"""Seconds of a limit."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -42,10 +48,16 @@ class JobAlert:
 
     on: tuple[str, ...]
     to: tuple[str, ...]
+    later_than: float | None = None
+    """Of `late`: seconds after its nominal instant within which a run has to begin."""
+    longer_than: float | None = None
+    """Of `too_long`: seconds that an attempt may be under way."""
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
-        return {"on": list(self.on), "to": list(self.to)}
+        limits = {"later_than": self.later_than, "longer_than": self.longer_than}
+        given = {name: format_duration(limit) for name, limit in limits.items() if limit is not None}
+        return {"on": list(self.on), **given, "to": list(self.to)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,27 @@ class LiveRule(Record):
         return parse_rule(self.document)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a job minds: seconds, 0: it does not."""
+
+    late: float = 0.0
+    too_long: float = 0.0
+
+
+def limits_of(own: tuple[JobAlert, ...] | None) -> Limits:
+    """The limits that a job's `alerts` set."""
+    late = max((entry.later_than or 0.0 for entry in own or ()), default=0.0)
+    return Limits(late, max((entry.longer_than or 0.0 for entry in own or ()), default=0.0))
+
+
+def minds_missed(own: tuple[JobAlert, ...] | None) -> str:
+    """Whether a fire that becomes no run is an alert to a job: `yes`, `no`; empty: the rules say so."""
+    if own is None:
+        return ""
+    return "yes" if any("missed" in entry.on for entry in own) else "no"
+
+
 def event_of(kind: str) -> str:
     """The event that alerts of this kind are."""
     return EVENTS.get(kind, "platform")  # type: ignore[call-overload,no-any-return]
@@ -121,7 +154,7 @@ def destinations(alert: Alert, own: tuple[JobAlert, ...] | None, rules: Iterable
                 found |= dict.fromkeys(entry.to)
         return tuple(found)
     for rule in rules:
-        if event == "test" or (event in rule.on and (event not in OF_JOBS or rule.covers(alert.name))):
+        if event == "test" or (event in rule.on and (event not in OF_BOTH or rule.covers(alert.name))):
             found |= dict.fromkeys(rule.to)
     return tuple(found)
 
@@ -130,11 +163,16 @@ def parse_job_alerts(value: Any, at: str = "alerts") -> tuple[JobAlert, ...] | N
     """A job's `alerts`; None when it says nothing, so that the rules decide. Raises `Invalid`."""
     if value is None:
         return None
-    found = []
+    found: list[JobAlert] = []
     for index, item in enumerate(listing(value, at, MOST)):
         path = f"{at}[{index}]"
-        given = fields(item, path, ("on", "to"))
-        found.append(JobAlert(_events(given, path, OF_JOBS, LATER), _to(given, path)))
+        given = fields(item, path, ("on", "to", *LIMITS.values()))
+        on = _events(given, path, OF_JOBS)
+        limits = {name: _limit(given, path, event, on) for event, name in LIMITS.items()}
+        for name, limit in limits.items():
+            if limit is not None and any(getattr(other, name) not in (None, limit) for other in found):
+                raise Invalid(f"{path}.{name}", "differs from that of another entry", hint="a job has one such limit")
+        found.append(JobAlert(on, _to(given, path), **limits))
     return tuple(found)
 
 
@@ -144,7 +182,7 @@ def parse_rule(document: Any) -> Rule:
     name = given.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise Invalid("name", "is not the name of a rule", hint="use a-z, 0-9 and . _ -, at most 63 characters")
-    on = _events(given, "", OF_RULES, LATER)
+    on = _events(given, "", OF_RULES)
     by_rate = "failure_rate" in on
     if by_rate and len(on) > 1:
         raise Invalid("on", "failure_rate stands alone", hint="make another rule for the other events")
@@ -181,13 +219,31 @@ def _patterns(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts(item, f"jobs[{index}]", most=200) for index, item in enumerate(items)))
 
 
-def _events(given: Any, path: str, known: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
+def _limit(given: Any, path: str, event: str, on: tuple[str, ...]) -> float | None:
+    name = LIMITS[event]
+    at, value = join(path, name), given.get(name)
+    if event not in on:
+        if value is not None:
+            raise Invalid(at, f"is for the event {event}", hint=f"add {event} to on, or remove it")
+        return None
+    if value is None:
+        raise Invalid(at, "is missing", hint=f"write {name}: 10m, say")
+    return parse_duration(value, at, least=LEAST_LIMIT, most=MOST_LIMIT)
+
+
+def _events(given: Any, path: str, known: tuple[str, ...]) -> tuple[str, ...]:
     at = join(path, "on")
     items = listing(given.get("on"), at, len(OF_RULES))
     if not items:
         raise Invalid(at, "is empty", hint=f"name events: {', '.join(known)}")
-    found = [choice(item, f"{at}[{index}]", known, later) for index, item in enumerate(items)]
+    found = [_event(item, f"{at}[{index}]", known) for index, item in enumerate(items)]
     return tuple(dict.fromkeys(found))
+
+
+def _event(value: Any, at: str, known: tuple[str, ...]) -> str:
+    if known is OF_RULES and value in LIMITS:
+        raise Invalid(at, f"{value} is an event of jobs, each with its limit", hint="write it into the job's alerts")
+    return choice(value, at, known)
 
 
 def _to(given: Any, path: str) -> tuple[str, ...]:

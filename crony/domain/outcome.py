@@ -82,6 +82,9 @@ class Outcome(Record):
     no_chain: bool = False
     parts: int = 0
     """How many parts its run has; 0: it is not split."""
+    late: float = 0.0
+    """As in the envelope, like `missed`."""
+    missed: str = ""
     held: bool = False
     """The run waits for a person to decide what follows."""
     awaited: bool = False

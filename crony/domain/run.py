@@ -163,6 +163,10 @@ class Envelope(Record):
     """rerun | fail | hold: what becomes of it when its node is lost after it started."""
     on_cut: str = "continue"
     """continue | stop: whether its work goes on when its node may be taken for lost."""
+    late: float = 0.0
+    """Seconds after `fire_at` from which on its job minds that it begins; 0: it does not mind."""
+    missed: str = ""
+    """Whether its job minds if it becomes no run: yes, no; empty: the rules say so."""
     awaited: bool = False
     """Something goes by the end of the run, such as a fixed delay: its leader is told of it."""
     pools: list[str] = field(default_factory=list)

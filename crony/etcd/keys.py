@@ -199,6 +199,10 @@ class Keys:
         """The last sign of life of an accepted run; put only while `run_acc` is unchanged."""
         return f"{self.root}run/beat/{run}"
 
+    def run_told(self, run: str, what: str = "") -> str:
+        """While the run lives: people were told this of it. Or the prefix of all that they were told."""
+        return f"{self.root}run/told/{run}/{what}"
+
     @property
     def outs(self) -> str:
         """Prefix of all outcomes."""

@@ -38,6 +38,17 @@ def tell(keys: Keys, alert: Alert, *, gone: str = "", seen: Mapping[str, int] | 
     return Move({**(seen or {}), **absent}, gone=frozenset({gone} if gone else ()), puts=put(keys, alert))
 
 
+def tell_of(keys: Keys, alert: Alert, *, mark: str, seen: Mapping[str, int]) -> Move:
+    """Put an alert about a live run, and the mark that people were told; only while the run is where it was seen. The
+    alert's own keys go when it is delivered: the mark is what keeps a later leader from telling it again."""
+    return Move({**seen, mark: 0}, puts={mark: b"{}", **put(keys, alert)})
+
+
+def forget(marks: Mapping[str, int]) -> Move:
+    """Delete marks of a run that is over, with the revisions seen."""
+    return Move(marks, deletes=tuple(marks))
+
+
 def put(keys: Keys, alert: Alert, to: Sequence[str] | None = None) -> dict[str, bytes]:
     """What an alert is in etcd: one key until the database has it, one until people have been told. `to`: whom;
     None: as its job and the rules say."""

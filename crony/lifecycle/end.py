@@ -81,6 +81,8 @@ def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **
         cause=envelope.cause,
         chain_at=envelope.chain_at,
         no_chain=envelope.no_chain,
+        late=envelope.late,
+        missed=envelope.missed,
         awaited=envelope.awaited,
         action=str(envelope.action.get("kind", "")),
         parts=envelope.parts,

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from crony.domain import gathering, ids
+from crony.domain import gathering, ids, punctual
 from crony.domain.alert import BAD, Alert, AlertKind, recovered, run_failed
+from crony.domain.alerting import Rule
 from crony.domain.chain import End, Graph
 from crony.domain.gathering import Consequence, Gathering
 from crony.domain.jsontext import dumps
@@ -87,6 +88,8 @@ class Consequences:
     """Records of jobs that follow others and do not run."""
     gathered: Mapping[str, Gathering | None] = field(default_factory=dict)
     """What becomes of the records of runs that are to follow several others; None: it goes."""
+    late: Sequence[Alert] = ()
+    """Runs that began late, of which nobody was told while they lived; at most `MOST_ALERTS`."""
 
 
 def consequences(
@@ -98,12 +101,14 @@ def consequences(
     now: float = 0.0,
     *,
     lapsed: Collection[str] = (),
+    rules: Collection[Rule] = (),
+    told: Callable[[str], bool] = lambda run: False,
 ) -> Consequences:
     """Go from `position` over `outcomes` (revision, key, value), in order, as far as one transaction can.
 
     `graph`: which jobs follow which (None: no job any), `gathered`: what those that follow several have so far,
     `now`: when the consequences are drawn; `lapsed`: the jobs whose last run failed; one that succeeds then is an
-    alert, too.
+    alert, too. `rules`: the alert rules; `told`: whether people know already that a run is late.
 
     The final failure of a part is no alert: that of its run will be, and names it.
     """
@@ -115,6 +120,7 @@ def consequences(
     carried = 0
     lapses: dict[str, bool] = {}
     over: list[Over] = []
+    late: dict[str, Alert] = {}
     for revision, key, value in outcomes:
         run = key.removeprefix(keys.outs).split("/")[0]
         whole = ids.whole(run)
@@ -122,13 +128,26 @@ def consequences(
         alert, end = run_failed(run, value), _ended(run, value)
         if alert is None and whole == run and lapses.get(job, job in lapsed):
             alert = recovered(run, value)
+        if alert is None and whole == run:
+            alert = punctual.missed(run, value, rules)
+        began_late = punctual.late_end(run, value)
+        if began_late is not None and (began_late.id in late or told(run)):
+            began_late = None
         part = _part_ended(run, whole, value, parts.get(whole)) if whole != run else None
         if part is not None and alert is not None and alert.kind == AlertKind.RUN_FAILED:
             alert = None
         follows = _followed(run, value, graph, known, now) if graph is not None else []
-        written = 2 * len(alerts) + len(lapses) + len(ends) + len(parts) + _writes(chained)
+        written = (
+            2 * len(alerts)
+            + 3 * (len(late) + (began_late is not None))
+            + len(lapses)
+            + len(ends)
+            + len(parts)
+            + _writes(chained)
+        )
         if (
             (alert is not None and len(alerts) >= MOST_ALERTS)
+            or (began_late is not None and len(late) >= MOST_ALERTS)
             or (end is not None and len(ends) >= MOST_ENDS)
             or (part is not None and whole not in parts and len(parts) >= MOST_WHOLES)
             or written + WRITES + _writes(follows) > MOST_WRITES
@@ -138,8 +157,10 @@ def consequences(
         carried += _bytes(follows)
         if alert is not None:
             alerts.setdefault(alert.id, alert)
-            if alert.kind != AlertKind.RUN_HELD:
+            if alert.kind in (AlertKind.RUN_FAILED, AlertKind.RECOVERED):
                 lapses[job] = alert.kind == AlertKind.RUN_FAILED
+        if began_late is not None:
+            late[began_late.id] = began_late
         if end is not None:
             ends[f"s{revision:016x}.{run}"] = end
         if part is not None:
@@ -160,7 +181,8 @@ def consequences(
     requests |= dict(each.request for each in chained if each.request)
     skips = tuple(each.skip for each in chained if each.skip)
     turned = {job: failed for job, failed in lapses.items() if failed != (job in lapsed)}
-    return Consequences(position, tuple(alerts.values()), requests, turned, over, skips, changed)
+    return Consequences(position, tuple(alerts.values()), requests, turned, over, skips, changed,
+                        tuple(late.values()))  # fmt: skip
 
 
 def over_for_good(run: str, value: bytes) -> Over | None:
@@ -234,6 +256,7 @@ def settle(
     settled_seen: int,
     position: Position,
     alerts: Iterable[Alert] = (),
+    late: Iterable[Alert] = (),
     again: Alert | None = None,
     requests: Mapping[str, Request] | None = None,
     skips: Iterable[Outcome] = (),
@@ -244,20 +267,24 @@ def settle(
     """Advance the position, put the alerts, tell the leaders, ask for what follows; two leaders cannot both.
 
     An alert or a request that is there already is put again: it says the same, and refusing would stop every later one.
-    `again`: an alert that people have been told of already, put because it stands for more now; `chains_seen`: revision
-    up to which it is known which jobs follow which; `gathered`: what becomes of the records of runs that are to follow
-    several others, with the revision seen of each.
+    `late`: alerts about runs that began late, unless people were told meanwhile; `again`: an alert that people have
+    been told of already, put because it stands for more now; `chains_seen`: revision up to which it is known which
+    jobs follow which; `gathered`: what becomes of the records of runs that are to follow several others, with the
+    revision seen of each.
     """
     puts = {keys.settled: position.encode()}
     for alert in alerts:
         puts |= put(keys, alert)
+    told_of = {keys.run_told(alert.run, AlertKind.LATE): alert for alert in late}
+    for key, alert in told_of.items():
+        puts |= {key: b"{}", **put(keys, alert)}
     if again is not None:
         puts[keys.alert(again.id)] = again.encode()
     puts |= {keys.run_in(ident): request.encode() for ident, request in (requests or {}).items()}
     puts |= {keys.out(skip.run, 0): skip.encode() for skip in skips}
     puts |= {keys.lapse(job): b"{}" for job, failed in (lapses or {}).items() if failed}
     deletes = [keys.lapse(job) for job, failed in (lapses or {}).items() if not failed]
-    seen = {keys.settled: settled_seen, keys.chains: chains_seen}
+    seen = {keys.settled: settled_seen, keys.chains: chains_seen, **dict.fromkeys(told_of, 0)}
     for run, (known, record) in (gathered or {}).items():
         key = keys.run_chain(run)
         seen[key] = known

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from crony.domain import ids
+from crony.domain.alerting import minds_missed
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome, SkipReason
 from crony.domain.run import Trigger
+from crony.errors import Invalid
 
 
 def skipped_fires(
@@ -29,4 +31,13 @@ def skipped_fires(
         requested_at=at,
         to_at=last,
         count=count,
+        missed=_minded(live),
     )
+
+
+def _minded(live: LiveJob) -> str:
+    """Whether the job minds that they become no run; of one that cannot be read the rules say so."""
+    try:
+        return minds_missed(live.job.alerts)
+    except Invalid:
+        return ""

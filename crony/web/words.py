@@ -107,6 +107,28 @@ SAID = (
     ),
     (r"more than (?P<n>\d+) waited for the database", N_("more than %(n)s waited for the database")),
     (r"it has waited for (?P<n>\d+) min", N_("it has waited for %(n)s min")),
+    (
+        r"it was due at (?P<at>[-\d: ]+UTC) and began (?P<how>\w+) later",
+        N_("it was due at %(at)s and began %(how)s later"),
+    ),
+    (
+        r"it was due at (?P<at>[-\d: ]+UTC) and has not begun (?P<how>\w+) later",
+        N_("it was due at %(at)s and has not begun %(how)s later"),
+    ),
+    (
+        r"it is under way since (?P<at>[-\d: ]+UTC), for more than (?P<how>\w+)",
+        N_("it is under way since %(at)s, for more than %(how)s"),
+    ),
+    (r"it was due at (?P<at>[-\d: ]+UTC)", N_("it was due at %(at)s")),
+    (
+        r"it was due (?P<n>\d+) times from (?P<first>[-\d: ]+UTC) to (?P<last>[-\d: ]+UTC)",
+        N_("it was due %(n)s times from %(first)s to %(last)s"),
+    ),
+    (r"another run was under way", N_("another run was under way")),
+    (r"it was decided too late", N_("it was decided too late")),
+    (r"it could not be decided", N_("it could not be decided")),
+    (r"etcd was restored from a backup", N_("etcd was restored from a backup")),
+    (r"no node fitted", N_("no node fitted")),
     (r"no node fits", N_("no node fits")),
     (r"a pool of its job has no free slot", N_("a pool of its job has no free slot")),
     (r"node (?P<name>\S+) has not begun it", N_("node %(name)s has not begun it")),

@@ -17,7 +17,7 @@ from crony.beat.duties.counting import counting
 from crony.beat.duties.rates import Rates
 from crony.beat.duty import Background
 from crony.beat.office import Office
-from crony.domain.alert import not_kept
+from crony.domain.alert import AlertKind, not_kept
 from crony.domain.gathering import Gathering
 from crony.domain.node import NodeFacts
 from crony.lifecycle.settle import Consequences, consequences, settle
@@ -73,7 +73,8 @@ class Settling:
         if due:
             told = [(seen, key, outs[key][1]) for seen, key in due]
             book, gathered = office.book, self._gathered()
-            found = consequences(office.keys, told, settled, book.graph, gathered, office.wall(), lapsed=book.lapses)
+            found = consequences(office.keys, told, settled, book.graph, gathered, office.wall(), lapsed=book.lapses,
+                                 rules=book.rules.values(), told=self._told)  # fmt: skip
             if len(due) == MOST or not found.position.covers(*due[-1]):
                 office.book.news.outs, self._next = True, mono
             self._send(found, [value for seen, key, value in told if found.position.covers(seen, key)])
@@ -87,7 +88,8 @@ class Settling:
         `settling`: the outcomes that have had their consequences then.
         """
         office, room, alerts = self._office, self._undelivered.room, list(found.alerts)
-        kept, more = alerts[:room], len(alerts[room:])
+        late, alerts = list(found.late)[:room], alerts[: max(0, room - len(found.late))]
+        kept, more = alerts, len(found.alerts) + len(found.late) - len(alerts) - len(late)
         over = not_kept(self._term, self._not_kept + more, office.wall()) if more else None
         told = [*kept, over] if over is not None and not self._not_kept else kept
         self._busy = True
@@ -96,6 +98,7 @@ class Settling:
             settled_seen=office.book.seen(office.keys.settled),
             position=found.position,
             alerts=told,
+            late=late,
             again=over if self._not_kept else None,
             requests=found.requests,
             skips=found.skips,
@@ -110,9 +113,9 @@ class Settling:
             if verdict is Verdict.DONE:
                 counting(office.figures, settling)
                 self._rates.ended(found.over)
-            if verdict is Verdict.DONE and (told or more):
-                self._undelivered.more(len(kept))
-                office.counts["alerts"] += len(kept)
+            if verdict is Verdict.DONE and (told or late or more):
+                self._undelivered.more(len(kept) + len(late))
+                office.counts["alerts"] += len(kept) + len(late)
                 if more and not self._not_kept:
                     log.error("there is no room for more alerts, further ones are only counted: is the database away?")
                 self._not_kept += more
@@ -122,6 +125,10 @@ class Settling:
             self._settled(verdict)
 
         office.committer.send("settle", [Step(move, settled)])
+
+    def _told(self, run: str) -> bool:
+        """Whether people were told that a run is late; of other shards it is found out when that is refused."""
+        return self._office.book.seen(self._office.keys.run_told(run, AlertKind.LATE)) > 0
 
     def _gathered(self) -> dict[str, Gathering]:
         known = self._office.book.gathered
