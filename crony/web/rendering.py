@@ -10,7 +10,6 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from starlette.requests import Request
@@ -22,7 +21,7 @@ from crony.domain.run import WaitReason
 from crony.domain.schedule import Schedule
 from crony.errors import CronyError, Unavailable
 from crony.lifecycle.hold import Switch
-from crony.web import ansi, formats, i18n, refusals, words
+from crony.web import ansi, documents, formats, i18n, refusals, words
 from crony.web.auth import Identity
 from crony.web.i18n import N_
 from crony.web.problems import headers
@@ -137,7 +136,7 @@ def environment() -> Environment:
     env.filters.update(
         segment=lambda text: quote(text, safe=""),
         rfc3339=rfc3339, absolute=_absolute, short=_short, relative=_relative, duration=_duration,
-        size=formats.size, pretty=_pretty, yaml=_yaml, ansi=ansi.to_html, plain=ansi.plain, said=_said,
+        size=formats.size, pretty=_pretty, yaml=documents.write, ansi=ansi.to_html, plain=ansi.plain, said=_said,
         refused=_refused,
     )  # fmt: skip
     return env
@@ -175,11 +174,6 @@ class Renderer:
     def fragment(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         """A part of a page, for htmx."""
         return HTMLResponse(self.env.get_template(template).render(self.context(request) | values), status)
-
-    @staticmethod
-    def yaml(value: Any) -> str:
-        """A document as YAML."""
-        return _yaml(value)
 
     def error(self, request: Request, error: CronyError) -> Response:
         """An error as a page."""
@@ -391,22 +385,3 @@ def waiting_for(run: Run, lang: str, now: float) -> str:
 
 def _pretty(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML as people write it: block text for scripts, no anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _yaml(value: Any) -> str:
-    text: str = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
-    return text

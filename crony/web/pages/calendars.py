@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from crony.catalog.calendars import CalendarView
 from crony.errors import Conflict, CronyError, Invalid
-from crony.web import job_fields
+from crony.web import documents
 from crony.web.auth import ADMIN, VIEWER, Identity, address_of
 from crony.web.forms import only
 from crony.web.pages.common import Form, TheWeb, Who, go
@@ -48,7 +48,7 @@ def create(web: TheWeb, who: Who, request: Request, form: Form) -> Response:
 def one(web: TheWeb, request: Request, name: str) -> Response:
     """One calendar, its jobs and its document."""
     view = web.catalog.calendars.get(name)
-    return _page(web, request, view, web.render.yaml(view.document))
+    return _page(web, request, view, documents.write(view.document))
 
 
 @router.post("/calendars/{name}", dependencies=[Depends(ADMIN)])
@@ -69,7 +69,7 @@ def _save(web: Web, who: Identity, request: Request, form: dict[str, str], view:
     values = only(form, "text", "revision")
     text, revision = values.get("text", ""), values.get("revision", "0")
     try:
-        document: dict[str, Any] = job_fields.read_text(text)
+        document: dict[str, Any] = documents.read(text)
         if view is not None and document.get("name") != view.name:
             raise Invalid("name", "cannot be changed", hint="make a new calendar, then change the jobs")
         if not revision.isdigit():

@@ -12,7 +12,7 @@ from crony.catalog.channels import ChannelView
 from crony.catalog.objects import ObjectView
 from crony.domain.channel import SECRETS
 from crony.errors import Conflict, CronyError, Invalid, Unavailable
-from crony.web import alerting, job_fields
+from crony.web import alerting, documents
 from crony.web.auth import ADMIN, VIEWER, Identity, address_of
 from crony.web.forms import only
 from crony.web.pages.common import Form, TheWeb, Who, go
@@ -120,7 +120,7 @@ def create_rule(web: TheWeb, who: Who, request: Request, form: Form) -> Response
 def one_rule(web: TheWeb, request: Request, name: str) -> Response:
     """One rule."""
     view = web.catalog.alert_rules.get(name)
-    return _rule_page(web, request, view, web.render.yaml(view.document))
+    return _rule_page(web, request, view, documents.write(view.document))
 
 
 @router.post("/alert-rules/{name}", dependencies=[Depends(ADMIN)])
@@ -140,11 +140,11 @@ def delete_rule(web: TheWeb, who: Who, request: Request, name: str, form: Form) 
 def _text(web: Web, view: ChannelView) -> str:
     """The document without its secrets: they have fields of their own."""
     shown = {name: value for name, value in view.shown.items() if name not in SECRETS[view.channel_kind]}
-    return str(web.render.yaml(shown))
+    return str(documents.write(shown))
 
 
 def _read(text: str, view: ObjectView | None, revision: str) -> dict[str, Any]:
-    document: dict[str, Any] = job_fields.read_text(text)
+    document: dict[str, Any] = documents.read(text)
     if view is not None and document.get("name") != view.name:
         raise Invalid("name", "cannot be changed", hint="make a new one, then delete this")
     if not revision.isdigit():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -14,8 +14,9 @@ from crony.catalog import views
 from crony.catalog.views import JobView, Preview, SavedNotLive
 from crony.domain.hashed import EXAMPLE
 from crony.domain.job import parse
-from crony.errors import Conflict, CronyError, Invalid
-from crony.web import job_fields
+from crony.errors import Conflict, CronyError, Invalid, Unavailable
+from crony.lifecycle.enlist import instances
+from crony.web import documents, job_fields
 from crony.web.auth import ADMIN, VIEWER, Identity, address_of
 from crony.web.forms import only
 from crony.web.pages.common import Form, TheWeb, Who, go
@@ -26,6 +27,8 @@ router = APIRouter()
 
 OFTEN = ("UTC", "Asia/Shanghai", "Asia/Hong_Kong", "Asia/Tokyo", "Asia/Singapore", "Europe/London", "Europe/Berlin",
          "America/New_York", "America/Los_Angeles")  # fmt: skip
+KNOWN = 200
+"""Most names of one kind that a field offers."""
 Mode = Literal["form", "document"]
 
 
@@ -41,10 +44,10 @@ def new(
     if copy:
         document = web.catalog.get(copy).document
         document = {**document, "name": f"{document['name']}-copy"[:200]}
-        text, found = web.render.yaml(document), job_fields.fields(document)
+        text, found = documents.write(document), job_fields.fields(document)
         values, mode = found or values, mode if found else "document"
     elif mode == "document":
-        text = web.render.yaml(job_fields.document({**values, "name": "my-job", "command": "/usr/bin/date -u"}))
+        text = documents.write(job_fields.document({**values, "name": "my-job", "command": "/usr/bin/date -u"}))
     return _page(web, request, None, mode, values, text)
 
 
@@ -60,7 +63,7 @@ def edit(web: TheWeb, request: Request, job: str, mode: Mode = "form") -> Respon
     view = web.catalog.get(job)
     values = job_fields.fields(view.document)
     return _page(
-        web, request, view, mode if values is not None else "document", values or {}, web.render.yaml(view.document),
+        web, request, view, mode if values is not None else "document", values or {}, documents.write(view.document),
         only_document=values is None,
     )  # fmt: skip
 
@@ -76,7 +79,7 @@ def preview(web: TheWeb, request: Request, form: Form, job: Annotated[str, Query
     """The next ten fires of what the form says now, for the job of that id; or what is wrong with it."""
     values = only(form, *job_fields.DEFAULTS, "mode", "text", "revision", "job")
     found, problem = _preview(web, values, job or values.get("job") or EXAMPLE)
-    return web.render.fragment(request, "job_preview.html", preview=found, problem=problem)
+    return web.render.fragment(request, "job_form/preview.html", preview=found, problem=problem)
 
 
 def _save(web: Web, who: Identity, request: Request, form: Mapping[str, str], view: JobView | None) -> Response:
@@ -86,7 +89,7 @@ def _save(web: Web, who: Identity, request: Request, form: Mapping[str, str], vi
     filled = {**job_fields.DEFAULTS, **dict.fromkeys(job_fields.FLAGS, ""), **values}
     address = address_of(request)
     try:
-        document: dict[str, Any] = job_fields.read_text(text) if by_text else job_fields.document(filled)
+        document: dict[str, Any] = documents.read(text) if by_text else job_fields.document(filled)
         if view is None:
             saved = web.catalog.create(document, who.actor, address=address)
         else:
@@ -121,11 +124,32 @@ def _page(
     found, problem = _preview(web, {**values, "mode": mode, "text": text}, view.id if view else EXAMPLE)
     status = 200 if error is None else int(error.status)
     return web.render.page(
-        request, "job_form.html", status=status, error=None if field else error, section="jobs", view=view, mode=mode,
-        values={**job_fields.DEFAULTS, **values}, text=text, wrong=field, wrong_error=shown, preview=found,
+        request, "job_form/page.html", status=status, error=None if field else error, section="jobs", view=view,
+        mode=mode, values={**job_fields.DEFAULTS, **values}, text=text, wrong=field, wrong_error=shown, preview=found,
         problem=problem, revision=revision or (str(view.revision) if view else ""), only_document=only_document,
-        often=OFTEN, zones=_zones(),
+        often=OFTEN, zones=_zones(), usual=job_fields.DEFAULTS, known=_known(web) if mode == "form" else {},
     )  # fmt: skip
+
+
+def _known(web: Web) -> dict[str, list[str]]:
+    """Names that fields of the form take; those of what is away, and more than a person reads through, are left out."""
+    catalog = web.catalog
+    sources: dict[str, Callable[[], Iterable[str]]] = {
+        "jobs": lambda: (view.name for view in catalog.list(limit=KNOWN).items),
+        "calendars": lambda: (view.name for view in catalog.calendars.every()),
+        "channels": lambda: (view.name for view in catalog.channels.every()),
+        "pools": lambda: (view.name for view in catalog.pools.every()),
+        "secrets": lambda: (view.name for view in catalog.secrets.every()),
+        "services": lambda: {each.service for each in instances(web.client, web.keys)},
+        "nodes": lambda: web.live.nodes(),
+    }
+    found: dict[str, list[str]] = {}
+    for kind, names in sources.items():
+        try:
+            found[kind] = sorted(names())[:KNOWN]
+        except Unavailable:
+            found[kind] = []
+    return found
 
 
 @lru_cache(1)
@@ -138,7 +162,7 @@ def _zones() -> list[str]:
 def _preview(web: Web, values: Mapping[str, str], job: str) -> tuple[Preview | None, Invalid | None]:
     try:
         if values.get("mode") == "document":
-            when = parse(job_fields.read_text(values.get("text", ""))).schedule_document()
+            when = parse(documents.read(values.get("text", ""))).schedule_document()
         else:
             when = job_fields.schedule({**job_fields.DEFAULTS, **values})
         return views.preview({"schedule": when}, job=job, lookup=web.catalog.calendars.contents), None

@@ -111,6 +111,18 @@ function showChosen(scope) {
 showChosen(document);
 document.addEventListener("change", (event) => { if (event.target.form) showChosen(event.target.form); });
 
+// -- a choice beside a field adds what was chosen to its text: [data-append="field"] ----------------------
+document.addEventListener("change", (event) => {
+  const choice = event.target.closest?.("select[data-append]");
+  if (!choice || !choice.value) return;
+  const field = choice.form.elements[choice.dataset.append];
+  const text = field.value.replace(/[\s,]+$/, "");
+  const value = choice.dataset.append === "secrets" ? `${choice.value.replace(/[^A-Za-z0-9]+/g, "_").toUpperCase()}=${choice.value}` : choice.value;
+  if (!text.split(/[\n,]\s*/).includes(value)) field.value = text ? text + choice.dataset.between + value : value;
+  choice.value = "";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+});
+
 // -- live polling: not in a hidden tab, not while paused, and a failed poll keeps what is shown ----------
 let paused = false;
 document.addEventListener("click", (event) => {
