@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from crony.domain.check import fields
 from crony.domain.durations import format_duration, parse_duration
+from crony.domain.jsontext import is_deep
 from crony.errors import Invalid
 
 RESULT_LIMIT = 1024
@@ -147,10 +148,12 @@ def line(text: str | None) -> str | None:
 
 
 def kept(value: Any) -> Any:
-    """A result as it can be kept: itself when it is small JSON, else a marker saying what it was."""
+    """A result as it can be kept: itself when it is small, flat enough JSON, else a marker saying what it was."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return {"not_json": type(value).__name__}
     size = len(text.encode(errors="backslashreplace"))
-    return value if size <= RESULT_LIMIT else {"truncated": True, "bytes": size}
+    if size > RESULT_LIMIT:
+        return {"truncated": True, "bytes": size}
+    return {"too_deep": True} if is_deep(value) else value

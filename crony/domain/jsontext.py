@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _loads = json.JSONDecoder().decode
+DEEPEST = 32
+"""Levels to which a result may be nested, as what the API takes. Far more cannot be written again by everybody."""
 _LONG_NUMBER = re.compile(rb"[0-9]{18}").search
 
 
@@ -43,6 +45,35 @@ def loads(data: bytes) -> Any:
         except ValueError:
             pass
     return _loads(data.decode("utf-8", "surrogatepass"))
+
+
+def small(data: str | bytes, most: int) -> Any:
+    """The value behind JSON text from outside that may be kept as a result: at most `most` bytes, `DEEPEST` levels,
+    and no numbers that are none. None for everything else.
+    """
+    if len(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")) > most:
+        return None
+    try:
+        value = json.loads(data, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+    return None if is_deep(value) else value
+
+
+def is_deep(value: Any) -> bool:
+    """Whether lists and mappings in it are nested deeper than `DEEPEST` levels."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        found = [each for each in level if isinstance(each, dict | list | tuple)]
+        inside = [each.values() if isinstance(each, dict) else each for each in found]
+        level = [item for items in inside for item in items]
+        if not inside:
+            return False
+    return True
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _is_odd(value: Any) -> bool:

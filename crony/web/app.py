@@ -77,7 +77,7 @@ def _answer(request: Request, error: Exception) -> Response:
 
 
 def _chosen(request: Request, path: str, found: CronyError) -> Response:
-    if path.startswith("/api/") or path in ("/livez", "/readyz", "/version", "/metrics"):
+    if problems.is_for_programs(path):
         return problems.response(found)
     if found.status == 401 and not path.startswith("/signin"):
         return _to_sign_in(request)

@@ -14,8 +14,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crony.errors import CronyError
+from crony.web import problems
 from crony.web.problems import BadRequest, TooLarge
 
 log = logging.getLogger("crony.web")
@@ -94,15 +97,14 @@ class Guard:
             log.exception("a request ended in an error nobody expected: %s", scope.get("method"))
             if started:
                 raise
-            start = {
-                "type": "http.response.start",
-                "status": 500,
-                "headers": [(b"content-type", b"text/plain; charset=utf-8")],
-            }
-            await guarded_send(start)
-            await send(
-                {"type": "http.response.body", "body": b"Something went wrong inside Crony; its log says what.\n"}
-            )
+            await _unexpected(scope["path"])(scope, receive, guarded_send)
+
+
+def _unexpected(path: str) -> Response:
+    """The answer to what should not be: it tells nothing of the inside, to programs in their own form."""
+    if problems.is_for_programs(path):
+        return problems.response(CronyError("Something went wrong inside Crony", hint="the log of the web says what"))
+    return PlainTextResponse("Something went wrong inside Crony; its log says what.\n", 500)
 
 
 class _Body:

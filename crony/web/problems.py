@@ -54,6 +54,11 @@ class BadRequest(CronyError):
     status = 400
 
 
+def is_for_programs(path: str) -> bool:
+    """Whether those who ask for this path read problems rather than pages."""
+    return path.startswith("/api/") or path in ("/livez", "/readyz", "/version", "/metrics")
+
+
 def as_error(error: Exception) -> CronyError:
     """`error` as one of ours: validation errors of the framework become `Invalid`, anything unknown a silent 500."""
     if isinstance(error, CronyError):

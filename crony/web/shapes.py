@@ -12,6 +12,7 @@ from crony.catalog.secrets import SecretView
 from crony.clock import rfc3339
 from crony.domain.alert import Alert
 from crony.domain.grounds import Grounds
+from crony.domain.jsontext import is_deep
 from crony.domain.notice import Doing
 from crony.domain.run import Beat
 from crony.lifecycle.centres import Centres, Leading
@@ -78,7 +79,7 @@ def run(found: Run, *, attempts: bool = False) -> dict[str, Any]:
         "attempt": found.attempt,
         "code": found.code,
         "node": found.node or None,
-        "result": found.result,
+        "result": _result(found.result),
         "why": found.why,
         "parent": found.parent or None,
         "part": found.part,
@@ -92,6 +93,11 @@ def run(found: Run, *, attempts: bool = False) -> dict[str, Any]:
         body["params"] = found.params
         body["attempts"] = [attempt(item) for item in found.attempts]
     return body
+
+
+def _result(value: Any) -> Any:
+    """A result that can be written again by everybody: one that is nested too deeply would take its list with it."""
+    return {"too_deep": True} if is_deep(value) else value
 
 
 def progress(beat: Beat | None) -> dict[str, Any] | None:
@@ -113,7 +119,7 @@ def attempt(view: AttemptView) -> dict[str, Any]:
         "node": view.node or None,
         "started_at": rfc3339(view.started_at),
         "ended_at": rfc3339(view.ended_at),
-        "result": view.result,
+        "result": _result(view.result),
         "why": view.why,
         "route": route(Grounds.read(view.why)),
     }

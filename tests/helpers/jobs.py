@@ -46,7 +46,26 @@ def fail(text: str) -> None:
 @shared_task
 def give(what: str) -> Any:
     """Something to keep, or not."""
-    return {"big": "x" * 5000, "object": object(), "none": None, "list": [1, {"a": None}]}[what]
+    deep: list[Any] = []
+    for _ in range(400):
+        deep = [deep]
+    nan = {"a": float("nan")}
+    return {
+        "big": "x" * 5000, "object": object(), "none": None, "list": [1, {"a": None}], "nan": nan, "deep": deep,
+    }[what]  # fmt: skip
+
+
+@shared_task
+def raise_(name: str) -> None:
+    """Raises what usually ends a worker, or what cannot be told."""
+
+    class Silent(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    from celery.exceptions import WorkerShutdown
+
+    raise {"KeyboardInterrupt": KeyboardInterrupt, "WorkerShutdown": WorkerShutdown, "Silent": Silent}[name]()
 
 
 @shared_task(bind=True)

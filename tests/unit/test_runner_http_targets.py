@@ -157,6 +157,7 @@ def test_method_and_body_of_a_redirect(parts: Process, status: int, method: str)
         ("http://10.0.0.1/", "CRONY_HTTP_ALLOW"),
         ("http://[::ffff:10.0.0.1]/", "hides another address"),
         ("file:///etc/passwd", "must start with http"),
+        ("http://[nonsense/", "not a URL"),
         ("gopher://127.0.0.1:70/x", "must start with http"),
         ("http://user:secret@127.0.0.1/", "carries a user or password"),
         ("http://0x7f000001/", "number for a host"),

@@ -126,6 +126,8 @@ def test_a_function_may_ask_which_part_it_is(parts: Process) -> None:
         ("list", [1, {"a": None}]),
         ("big", {"truncated": True, "bytes": 5002}),
         ("object", {"not_json": "object"}),
+        ("nan", {"not_json": "dict"}),
+        ("deep", {"too_deep": True}),
     ],
 )
 def test_results_that_can_be_kept(parts: Process, what: str, kept: Any) -> None:
@@ -158,6 +160,16 @@ def test_an_async_function_is_a_failure(parts: Process) -> None:
 
 def test_exit_is_a_failure(parts: Process) -> None:
     assert run(parts, action("leave")) == Verdict(Kind.FAILED, "SystemExit: 3")
+
+
+@pytest.mark.parametrize("name", ["KeyboardInterrupt", "WorkerShutdown"])
+def test_what_ends_a_worker_is_a_failure_in_a_thread(parts: Process, name: str) -> None:
+    aside = Aside(python.run, attempts.attempt(parts, action("raise_", name)))
+    assert aside.join(5) == Verdict(Kind.FAILED, f"{name}: ")
+
+
+def test_an_exception_that_cannot_be_told_is_named(parts: Process) -> None:
+    assert run(parts, action("raise_", "Silent")) == Verdict(Kind.FAILED, "Silent, which cannot say why")
 
 
 def test_celerys_own_retry_is_a_failure(parts: Process) -> None:

@@ -257,10 +257,11 @@ def test_what_exit_codes_mean(parts: Process, codes: dict, code: int, kind: Kind
         ({"memory": "64MiB"}, "head -c 200000000 /dev/zero | tail -n 1 | wc -c", "cannot allocate|exhausted"),
         ({"files": 16}, "ulimit -n", "16"),
         ({"file_size": "1KiB"}, "exec head -c 5000 /dev/zero > big", "SIGXFSZ: more than its limit of file_size, 1KiB"),
+        ({"file_size": "1KiB"}, "head -c 5000 /dev/zero > big; exit $?", "code 153: more than its limit of file_size"),
         ({"processes": 7}, "ulimit -u 2>/dev/null || grep processes /proc/self/limits", "7"),
         ({}, "ulimit -c", "0"),
     ],
-    ids=["cpu", "memory", "files", "file_size", "processes", "core"],
+    ids=["cpu", "memory", "files", "file_size", "file_size of a child", "processes", "core"],
 )
 def test_limits(parts: Process, tmp_path: Path, limits: dict, script: str, seen: str) -> None:
     verdict = run(parts, {"script": script, "limits": limits, "cwd": str(tmp_path)})

@@ -217,4 +217,5 @@ def test_an_error_nobody_expected_tells_nothing(api: Api, monkeypatch: pytest.Mo
     monkeypatch.setattr(Catalog, "list", broken)
     answer = api("GET", "jobs")
     assert answer.status_code == 500 and "secret" not in answer.text and "Traceback" not in answer.text
+    assert answer.headers["content-type"] == "application/problem+json" and answer.json()["status"] == 500
     assert "content-security-policy" in answer.headers

@@ -394,3 +394,12 @@ def test_a_run_is_listed_while_it_ends(web: Web, api: Api, monkeypatch: pytest.M
     for _ in range(20):
         now[0] += 0.3
         assert [run["id"] for run in api("GET", "runs").json()["items"]] == [RUN]
+
+
+def test_a_result_that_cannot_be_written_again_hides_no_other_run(web: Web, api: Api) -> None:
+    deep: list[Any] = []
+    for _ in range(400):
+        deep = [deep]
+    in_etcd(web, outcome(result=deep))
+    assert api("GET", "runs").json()["items"][0]["result"] == {"too_deep": True}
+    assert api("GET", f"runs/{RUN}").json()["attempts"][0]["result"] == {"too_deep": True}

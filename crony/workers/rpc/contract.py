@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from crony.domain.jsontext import small
 from crony.domain.outcome import Kind
 from crony.workers.attempt import ACCEPTED, Verdict
 from crony.workers.rpc import callback_pb2 as pb
@@ -76,12 +77,7 @@ def verdict(attempt: Attempt, data: bytes) -> Verdict:
 
 def result(text: str) -> Any:
     """The value behind a small JSON text; None for everything else."""
-    if not text or len(text.encode()) > RESULT_LIMIT:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+    return small(text, RESULT_LIMIT)
 
 
 def _instant(at: float) -> Timestamp:

@@ -225,4 +225,4 @@ def _told(error: BaseException) -> str:
             break
         seen = inner
     text = getattr(seen, "strerror", None) or str(seen).rpartition("object at 0x")[2].partition(">: ")[2] or str(seen)
-    return f"{type(seen).__name__}: {text}"[:300]
+    return " ".join(f"{type(seen).__name__}: {text}"[:300].split())

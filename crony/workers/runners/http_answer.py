@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from urllib3.response import BaseHTTPResponse
 
 from crony.domain.durations import format_duration
+from crony.domain.jsontext import small
 
 BODY_LIMIT = 1024 * 1024
 """Most bytes of an answer that are read, after decompression."""
@@ -35,12 +36,7 @@ def read(answer: BaseHTTPResponse) -> tuple[bytes, bool]:
 
 def result_of(answer: BaseHTTPResponse, body: bytes) -> Any:
     """A small JSON answer as the run's result, else None."""
-    if len(body) > RESULT_LIMIT or "json" not in answer.headers.get("Content-Type", ""):
-        return None
-    try:
-        return _json(body)
-    except ValueError:
-        return None
+    return small(body, RESULT_LIMIT) if "json" in answer.headers.get("Content-Type", "") else None
 
 
 def unexpected(expected: Mapping[str, Any], answer: BaseHTTPResponse, body: bytes, cut: bool) -> str:

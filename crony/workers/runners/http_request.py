@@ -182,7 +182,10 @@ def redirected(attempt: Attempt, before: Request, status: int, headers: Mapping[
     location = headers.get("location")
     if not location:
         raise NotFollowed("it says not where to")
-    url = urljoin(f"{before.scheme}://{_authority(before)}{before.target}", location).partition("#")[0]
+    try:
+        url = urljoin(f"{before.scheme}://{_authority(before)}{before.target}", location).partition("#")[0]
+    except ValueError:
+        raise NotFollowed("its address is not a URL") from None
     method, body = before.method, before.body
     if status == 303 or (status in (301, 302) and method == "POST"):
         method, body = ("HEAD" if method == "HEAD" else "GET"), None

@@ -34,6 +34,7 @@ COOPERATION = 1.0
 """A function in a thread that watches its context is given so many seconds to stop by itself."""
 LOCKED = 5.0
 """Seconds after that until its process ends even if the function never lets another thread run (prefork)."""
+_ENDS_THE_WORKER = (KeyboardInterrupt, WorkerShutdown, WorkerTerminate)
 
 
 def run(attempt: Attempt) -> Verdict:
@@ -93,13 +94,15 @@ class _Call:
             return Verdict(Kind.SUCCEEDED, result=kept(value))
         except Stop:
             return self._stopped("the function was stopped")
-        except (KeyboardInterrupt, WorkerShutdown, WorkerTerminate):
-            raise
         except BaseException as error:
+            # Only in the main thread of the worker itself do these end the worker. Elsewhere the function raised them,
+            # and nobody above would end its attempt.
+            if isinstance(error, _ENDS_THE_WORKER) and self._stoppable and not in_pool_process():
+                raise
             if self._why is not None:
                 return self._stopped(f"the function was stopped and raised {type(error).__name__}")
             self._attempt.output.write(_trace(error).encode(errors="backslashreplace"))
-            return Verdict(Kind.FAILED, f"{type(error).__name__}: {error}"[:500])
+            return Verdict(Kind.FAILED, _told(error))
 
     def _function(self) -> Any:
         told = self._attempt.envelope
@@ -165,6 +168,13 @@ def _last_resort(seconds: float) -> Iterator[None]:
 def _elsewhere(call: Callable[[], None]) -> None:
     # An end may take as long as etcd is away; alarms and watches must go on.
     threading.Thread(target=call, name="crony-left-behind", daemon=True).start()
+
+
+def _told(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:500]
+    except Exception:
+        return f"{type(error).__name__}, which cannot say why"
 
 
 def _trace(error: BaseException) -> str:

@@ -74,7 +74,7 @@ def _scratch(attempt: Attempt, owner: Account, stack: contextlib.ExitStack) -> t
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     more = calling.lay_out(attempt.callback, Path(folder)) if attempt.callback is not None else {}
     if script is not None:
-        Path(folder, SCRIPT).write_text(script)
+        Path(folder, SCRIPT).write_text(script, encoding="utf-8")
     if owner.other:
         for path in (*Path(folder).iterdir(), Path(folder)):
             os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
@@ -226,13 +226,19 @@ class _Running:
         hint = {126: " (cannot be executed)", 127: " (command not found)"}.get(code, "")
         if code in codes.get("final", ()):
             return Verdict(Kind.FAILED, f"exit code {code}, after which the job is not tried again", shown, final=True)
-        return Verdict(Kind.FAILED, f"exit code {code}{hint}", shown)
+        beyond = _beyond(code - 128, action.get("limits") or {})  # of a program that its shell started
+        return Verdict(Kind.FAILED, f"exit code {code}{hint}{beyond}", shown)
 
 
 def _signal_name(number: int, limits: Mapping[str, Any]) -> str:
     name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    limit = {"SIGXCPU": "cpu", "SIGXFSZ": "file_size"}.get(name, "")
-    return f"{name}: more than its limit of {limit}, {limits[limit]}" if limit in limits else name
+    return f"{name}{_beyond(number, limits)}"
+
+
+def _beyond(number: int, limits: Mapping[str, Any]) -> str:
+    """Which limit a signal tells of; nothing when it tells of none."""
+    limit = "cpu" if number == signal.SIGXCPU else "file_size" if number == signal.SIGXFSZ else ""
+    return f": more than its limit of {limit}, {limits[limit]}" if limit in limits else ""
 
 
 def _poke(wake: int) -> None:
