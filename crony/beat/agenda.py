@@ -30,6 +30,8 @@ WARMING = 0.005
 """Seconds of one round spent on that."""
 FAR = 900
 """Seconds: a job not due within them keeps only its packed text in memory."""
+NAMED = 20
+"""Most documents of which it is told why they cannot be acted on."""
 EXAMINING = 0.005
 """Of the time, the share that is spent on looking for hints that lie."""
 
@@ -49,6 +51,7 @@ class Agenda:
         """Far jobs that had to be read, with their next due instant: worth a hint for the next leader."""
         self.broken: dict[str, Exception] = {}
         """Jobs whose next due instant cannot be told, and why: to be held."""
+        self._untrusted: dict[str, str] = {}
         self.lies = 0
         """Hints found wrong."""
         self._coming: list[tuple[int, str]] | None = None
@@ -108,6 +111,14 @@ class Agenda:
         if entry.problem != str(error):
             log.error("job %s is not acted on: %s", entry.id, error)
             entry.problem = str(error)
+        self._untrusted[entry.id] = entry.problem[:200]
+
+    def untrusted(self) -> dict[str, str]:
+        """Jobs whose documents are not ones a web signed, or not for this version, and why: `NAMED` of them at most.
+        Any thread may ask."""
+        entries = ((why, self._book.jobs.get(job)) for job, why in list(self._untrusted.items()))
+        found = [(entry.id, why) for why, entry in entries if entry is not None and entry.problem]
+        return dict(found[:NAMED])
 
     def _plan(self, entry: JobEntry, due: int | None) -> None:
         entry.due = due
@@ -142,6 +153,7 @@ class Agenda:
 
     def _read(self, entry: JobEntry, done: Done) -> None:
         """Work out a job's next due instant from its document."""
+        self._untrusted.pop(entry.id, None)
         try:
             live = self.known(entry, done)
             entry.problem = ""

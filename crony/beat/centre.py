@@ -285,11 +285,17 @@ class Centre:
                 self._look_at = self.clock.monotonic() + LOOK
                 self._watermark.look(self.client, timeout=1.0)
             off = self._clock_is_right()
-            self._presence.tell(able=self._able, why=self._why, skew=off, figures=self._told)
+            self._presence.tell(
+                able=self._able, why=self._why, skew=off, untrusted=self._untrusted, figures=self._told
+            )
         except Halted:
             raise
         except CronyError as error:
             log.debug("this centre cannot say that it is there: %s", error)
+
+    def _untrusted(self) -> dict[str, str]:
+        """Jobs whose documents its leaders cannot act on, and why."""
+        return {job: why for leader in self.leaders.values() for job, why in leader.untrusted().items()}
 
     def _told(self) -> dict[str, Any]:
         """What this process counted, and how its leaders stand."""

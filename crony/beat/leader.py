@@ -200,6 +200,10 @@ class Leader:
             **(self.household.states() if self.household is not None else {}),
         }
 
+    def untrusted(self) -> dict[str, str]:
+        """Jobs whose documents it cannot act on, and why; some of them when they are many. Any thread may ask."""
+        return self.office.agenda.untrusted()
+
     def status(self) -> dict[str, Any]:
         """What it does and what it cannot do right now, for logs and people."""
         book, office = self.office.book, self.office

@@ -32,7 +32,15 @@ class Presence:
         self._next = 0.0
         self._said: tuple[bool, str] | None = None
 
-    def tell(self, *, able: bool, why: str, skew: float, figures: Callable[[], dict[str, Any]]) -> None:
+    def tell(
+        self,
+        *,
+        able: bool,
+        why: str,
+        skew: float,
+        untrusted: Callable[[], dict[str, str]],
+        figures: Callable[[], dict[str, Any]],
+    ) -> None:
         """Say, now and then and at once when `able` changes, how it is. Raises as the client: say it again then."""
         now = self._clock.monotonic()
         if self._session is None:
@@ -55,6 +63,7 @@ class Presence:
             tzdata=tzdata.version(),
             able=able,
             why=why,
+            untrusted=untrusted(),
             figures=figures(),
         )
         if self._session.holds(key):

@@ -64,5 +64,7 @@ class CentreFacts(Record):
     """Whether it may lead now."""
     why: str = ""
     """Why it may not."""
+    untrusted: dict[str, str] = field(default_factory=dict)
+    """Jobs whose documents its leaders cannot act on, and why; some of them when they are many."""
     figures: dict[str, Any] = field(default_factory=dict)
     """What it counted since its start, and how its leaders stand: see `domain/figures.py`."""

@@ -91,6 +91,8 @@ def read_centre(value: bytes) -> CentreFacts | None:
         return None
     numbers = (facts.since_at, facts.at, facts.skew)
     texts = isinstance(facts.name, str) and isinstance(facts.tzdata, str)
+    jobs = facts.untrusted
+    texts = texts and isinstance(jobs, dict) and all(isinstance(why, str) for pair in jobs.items() for why in pair)
     sound = texts and all(isinstance(number, int | float) for number in numbers)
     return facts if sound and isinstance(facts.able, bool) and type(facts.shards) is int else None
 

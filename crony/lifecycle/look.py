@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from crony.domain import ids
 from crony.domain.join import Join
-from crony.domain.run import Accepted, Beat, Claim, Envelope, Request, State, UnknownRecord, Wait
+from crony.domain.retry import delay
+from crony.domain.run import Accepted, Beat, Claim, Envelope, Request, State, UnknownRecord, Wait, WaitReason
 from crony.domain.signing import peek
 from crony.errors import CronyError
 from crony.etcd.client import KV, Client
@@ -131,9 +132,19 @@ def _waiting(kv: KV) -> LiveRun | None:
         "",
         wait.since_at,
         reason=wait.reason,
-        due_at=wait.due_at,
+        due_at=wait.due_at or _next_attempt_at(wait, envelope),
         detail=wait.detail,
     )
+
+
+def _next_attempt_at(wait: Wait, envelope: Envelope) -> float:
+    """When the attempt after one that has ended comes, as every leader works it out; 0: as soon as it is decided."""
+    if wait.reason != WaitReason.ENDED or wait.finished > int(envelope.retry.get("max", 0)):
+        return 0.0
+    try:
+        return float(wait.since_at) + delay(envelope.retry, wait.finished, wait.run, float(wait.retry_after))
+    except (ValueError, TypeError, ArithmeticError):
+        return 0.0
 
 
 def _accepted(kv: KV, last: KV | None) -> LiveRun | None:

@@ -368,13 +368,13 @@ def _wait_words(context: Context, run: Run) -> str:
         return _("A pool of its job has no free slot: its turn comes by priority, then by age.")
     if reason == WaitReason.HOLD:
         return _("Its node was lost after the work had started. Release it to run it again, or cancel it.")
-    if reason == WaitReason.ENDED and run.attempts:
-        return _("Attempt %(n)s ended; the leader decides what follows.", n=run.attempts[-1].n)
     if run.due_at and run.due_at > context["now"]:
         time = formats.relative(run.due_at, context["now"], _)
         if run.attempts:
             return _("Attempt %(n)s comes %(time)s.", n=run.attempt, time=time)
         return _("It starts %(time)s.", time=time)
+    if reason == WaitReason.ENDED and run.attempts:
+        return _("Attempt %(n)s ended; the leader decides what follows.", n=run.attempts[-1].n)
     return _("It waits for the leader.")
 
 

@@ -6,7 +6,6 @@ such a job, was it paused, was it due by the revision in force), and, when none 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,34 +22,22 @@ from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.run import Done, State, Trigger, UnknownRecord, WaitReason
 from crony.domain.schedule import Schedule, last_fire, next_fire
-from crony.domain.shards import shard_of
 from crony.domain.signing import peek
 from crony.errors import NotFound
 from crony.store import runs as archive
 from crony.store.runs import Filter, SkipView
-from crony.web import chains, formats, jobs, runs, shapes, words
+from crony.web import chains, formats, jobs, runs, shapes, standstill, words
 from crony.web.filled import Filled, filled
 from crony.web.i18n import N_, translator
 from crony.web.rendering import WORDS, waiting_for
 from crony.web.runs import Run
+from crony.web.sentences import At, Reason, Word
 from crony.web.wiring import Web
 
 FARTHEST = 400 * 86400
 """Seconds before the instant within which the fire before it is looked for."""
 NAMED = 5
 """Most backfills that a sentence names."""
-
-
-class At(float):
-    """An instant in a sentence."""
-
-
-class Word(str):
-    """A stored word in a sentence, such as an outcome."""
-
-
-class Reason(str):
-    """What leader or node said, in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +106,7 @@ def why(web: Web, ref: str, at: float) -> Answer:
 def _why(web: Web, view: JobView, second: int) -> Answer:
     run = _run(web, ids.fire_run_id(view.id, view.generation, second))
     if run is not None and run.outcome != Kind.SKIPPED:
-        return _of_run(view, second, run)
+        return _with_standstill(web, _of_run(view, second, run))
     if (answer := _followed(web, view, second)) is not None:
         return answer
     saves = list(_saves(web, view.id))
@@ -186,6 +173,14 @@ def _of_run(view: JobView, at: int, run: Run) -> Answer:
     return Answer(view, at, verdict, tuple(said), run=run, revision=run.revision or None, waits=waits)
 
 
+def _with_standstill(web: Web, answer: Answer) -> Answer:
+    """With what keeps the leader from letting a waiting run go on, whatever else it waits for."""
+    if answer.waits is None:
+        return answer
+    still = standstill.reasons(web, answer.job.id)
+    return replace(answer, said=(*answer.said, *((text, dict(values)) for text, values in still)))
+
+
 def _followed(web: Web, view: JobView, at: int) -> Answer | None:
     """Of a job that runs after others: its run in the chain of the fires of that second, or the record why none."""
     if not view.document.get("after"):
@@ -193,7 +188,7 @@ def _followed(web: Web, view: JobView, at: int) -> Answer | None:
     for ident in chains.followed_at(web, view, at):
         run = _run(web, ident)
         if run is not None and run.outcome != Kind.SKIPPED:
-            return _of_run(view, at, run)
+            return _with_standstill(web, _of_run(view, at, run))
         if run is not None:
             facts: dict[str, object] = {"reason": Reason(run.reason.partition(": ")[2] or run.reason)}
             text = N_("In the chain of the fires of that moment it did not run: %(reason)s.")
@@ -394,10 +389,8 @@ def _undecided(web: Web, view: JobView, at: int, facts: dict[str, object], revis
     if view.live_revision != view.revision:
         saved: dict[str, object] = {"n": view.revision}
         return answer("undecided", due, (N_("Revision %(n)s is saved and not live yet."), saved))
-    if _stopped(web):
-        return answer("undecided", due, (N_("Dispatch is stopped for the whole platform."), {}))
-    if _shard(web, view.id) in web.live.centres().vacant:
-        return answer("undecided", due, (N_("No scheduling centre leads: nothing fires now."), {}))
+    if still := standstill.reasons(web, view.id):
+        return answer("undecided", due, *((text, dict(values)) for text, values in still))
     if done is None:
         return answer("undecided", due)
     upto: dict[str, object] = {"upto": At(done.upto_at)}
@@ -415,25 +408,12 @@ def _came_before(web: Web, job: str, at: int) -> bool:
     return at in gone or (live is not None and any(at in item.without for item in live.replaced))
 
 
-def _shard(web: Web, job: str) -> int:
-    sharding = web.live.centres().sharding
-    return shard_of(job, sharding.count) if sharding is not None else 0
-
-
 def _done(web: Web, job: str) -> Done | None:
     found = web.client.get(web.keys.done(job))
     try:
         return Done.read(found.value) if found is not None else None
     except UnknownRecord:
         return None
-
-
-def _stopped(web: Web) -> bool:
-    found = web.client.get(web.keys.control)
-    try:
-        return found is not None and bool(json.loads(found.value).get("stop", False))
-    except (ValueError, AttributeError):
-        return True
 
 
 def instant(text: str, zone: str) -> float | None:

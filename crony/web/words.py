@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from crony.web.i18n import N_, Gettext
+from crony.web.mishaps import MISHAPS
 
 DAYS = {
     "Monday": N_("Monday"), "Tuesday": N_("Tuesday"), "Wednesday": N_("Wednesday"), "Thursday": N_("Thursday"),
@@ -291,7 +292,7 @@ SAID = (
         N_("%(n)s left out before it, as %(time)s did not exist"),
     ),
 )
-_SAID = tuple((re.compile(pattern), message) for pattern, message in SAID)
+_SAID = tuple((re.compile(pattern), message) for pattern, message in (*MISHAPS, *SAID))
 _CRON = re.compile(
     r"(?P<when>.+?)(?: on (?P<days>.+?)|(?P<daily> every day))?(?: in (?P<but>every month but )?(?P<months>[A-Z].+))?"
 )
@@ -320,7 +321,9 @@ def said(text: str, _: Gettext, language: str) -> str:
         found = next(((match, message) for pattern, message in _SAID if (match := pattern.fullmatch(clause))), None)
         if found is None:
             return text
-        clauses.append(_(found[1], **found[0].groupdict()))
+        values = {name: said(value, _, language) if name == "what" else value
+                  for name, value in found[0].groupdict().items()}  # fmt: skip
+        clauses.append(_(found[1], **values))
     return _("; ").join(clauses)
 
 

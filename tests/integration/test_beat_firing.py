@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from crony.beat import presence
 from crony.domain.outcome import Kind
 from crony.domain.routing import rendezvous
 from crony.etcd.keys import Keys
+from crony.lifecycle.centres import look
 from tests.helpers.beat import Stage, narrow, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
@@ -235,7 +237,8 @@ def test_a_job_whose_message_can_never_fit_is_held_and_says_so(place: Stage) -> 
     until(lambda: place.fires(other), 10, "others to go on")
 
 
-def test_a_document_signed_for_another_job_is_not_acted_on(place: Stage) -> None:
+def test_a_document_signed_for_another_job_is_not_acted_on(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "EVERY", 0.2)
     node = place.node("n1")
     genuine, other = place.publish(), place.publish(schedule={"every": "1h"})
     stored = place.client.get(place.keys.job(genuine.id))
@@ -246,3 +249,12 @@ def test_a_document_signed_for_another_job_is_not_acted_on(place: Stage) -> None
     out = until(lambda: place.outs().get((run, "end")), 10, "the refusal")
     assert out.kind == "refused" and "of another job" in out.reason and not node.messages()
     until(lambda: "of another job" in centre.status()["problems"].get(other.id, ""), 5, "it to be said")
+
+    def told() -> dict[str, str]:
+        return {job: why for each in look(place.client, place.keys).running.values()
+                for job, why in each.untrusted.items()}  # fmt: skip
+
+    until(lambda: "of another job" in told().get(other.id, ""), 5, "it to be said to whoever asks why")
+    assert list(told()) == [other.id]
+    place.client.delete(place.keys.job(other.id))
+    until(lambda: not told(), 5, "nothing to be said of it any more")

@@ -19,8 +19,10 @@ from crony.domain.calendar import DAYS
 from crony.domain.outcome import Outcome
 from crony.domain.run import Done, Envelope, Wait
 from crony.domain.schedule import parse_schedule
+from crony.domain.shards import CentreFacts
 from crony.domain.signing import Sealer, new_key
 from crony.lifecycle import backfill as backfills
+from crony.lifecycle import hold
 from crony.store import archive
 from crony.store.models import JobVersionRow
 from crony.web import why
@@ -153,6 +155,50 @@ def test_it_was_due_and_is_not_decided(web: Web, view: JobView, ask: Ask) -> Non
     past(web, view, NOW - 400 * DAY)
     old = TODAY - 60 * DAY + 3600
     assert ask(old)["verdict"] == "not_kept" and "30 days" in ask(old)["sentence"]
+
+
+def test_what_keeps_the_leader_from_it_is_said(web: Web, view: JobView, ask: Ask, api: Api) -> None:
+    """A clock that is off, a full etcd, a document it does not trust, the stop switch: each is named."""
+    decided(web, view, DUE - 60)
+
+    def said(language: str = "en", at: float = DUE) -> str:
+        web.live.forget()
+        path = f"jobs/{view.id}/why?at={rfc3339(at)}"
+        return str(api("GET", path, headers={"accept-language": language}).json()["sentence"])
+
+    def centre(**facts: Any) -> None:
+        web.client.put(web.keys.centre("i1"), CentreFacts("c1", at=NOW, **facts).encode())
+
+    centre(able=False, skew=-31.04, why="its wall clock is off")
+    assert "No scheduling centre leads" in said() and "Centre c1 may not lead: its wall clock is -31.0 s off" in said()
+    web.client.put(web.keys.leader(0), b'{"name": "c1", "centre": "i1"}')
+    centre(figures={"s": {"held": {"clock": 1, "room": 0}}}, skew=3600.0)
+    assert "c1 leads and holds dispatch: its wall clock" in said() and "+3600.0 s" in said() and "full" not in said()
+    assert "调度中心 c1 暂停派发：其系统时钟" in said("zh")
+    centre(figures={"s": {"held": {"room": 1}}})
+    assert "etcd is nearly full" in said() and "crony doctor" in said() and "etcd 空间将满" in said("zh")
+    centre(untrusted={view.id: "the record is not signed by a trusted key: KeyError", "j2": "x"})
+    assert "CRONY_WEB_KEYS" in said() and "CRONY_WEB_KEYS" in said("zh")
+    centre(untrusted={view.id: "a LiveJob of version 2. upgrade this process"})
+    assert "the document is of version 2" not in said() and "upgrade" in said() and "请升级调度中心" in said("zh")
+    centre(untrusted={view.id: 7})
+    assert "The leader has decided everything up to" in said()
+    centre()
+    hold.turn(web.client, web.keys, True, by="li", reason="the database moves")
+    assert "stopped for the whole platform. li stopped it " in said() and "Reason: the database moves." in said()
+    run = ids.fire_run_id(view.id, view.generation, DUE + DAY)
+    told = Envelope(run, view.id, view.name, 1, 1, 1, "", "", "schedule", {"kind": "shell"}, fire_at=DUE + DAY,
+                    retry={"max": 2, "delay": 600.0, "jitter": False})  # fmt: skip
+    sealed = Sealer(new_key()[0]).seal(told.payload()).decode()
+    web.client.put(web.keys.run_wait(run), Wait(run, sealed, 0, "pool", NOW, detail="pool a lets 1").encode())
+    assert "stopped for the whole platform" in said(at=DUE + DAY), "whatever else a run waits for"
+    assert "A pool of its job" in said(at=DUE + DAY)
+    hold.turn(web.client, web.keys, False, by="li")
+    web.client.put(web.keys.out(run, 1), outcome(view, DUE + DAY, "failed", final=False).encode())
+    web.client.put(web.keys.run_wait(run), Wait(run, sealed, 1, "ended", time.time(), outcome="failed").encode())
+    assert "Attempt 2 comes in 10 m" in said(at=DUE + DAY) and "stopped" not in said(at=DUE + DAY)
+    web.client.put(web.keys.run_wait(run), Wait(run, sealed, 3, "ended", time.time(), outcome="failed").encode())
+    assert "comes in" not in said(at=DUE + DAY), "there are no attempts left"
 
 
 def test_a_calendar_left_it_out_or_moved_it(web: Web, api: Api) -> None:
