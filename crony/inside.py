@@ -88,6 +88,7 @@ class Context:
     _write: Callable[[str], None] = field(repr=False)
     _defer: Callable[[], Deferred] = field(repr=False)
     _secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _tell: Callable[[float | None, str | None], None] = field(default=lambda percent, message: None, repr=False)
     _stirred: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
@@ -111,7 +112,13 @@ class Context:
         self.check()
 
     def progress(self, percent: float | None = None, message: str = "") -> None:
-        """Say how far it is: a line of the output. Of an answer that comes later the SDK tells the platform."""
+        """Say how far it is: shown with the run while it is under way, the newest word, and a line of the output.
+
+        What is not given stays as it was. Say it at any rate: it is written every two seconds at most, and
+        never waited for. Of an answer that comes later the SDK tells the platform. Raises `ValueError` for a percentage
+        that is no number.
+        """
+        self._tell(percent, message or None)
         shown = "" if percent is None else f"{min(100.0, max(0.0, float(percent))):.0f} %"
         self._write(f"[progress] {' '.join(part for part in (shown, message) if part)}")
 

@@ -72,6 +72,8 @@ class Book:
         """Run -> keys of orders about it."""
         self.told: dict[str, set[str]] = {}
         """Run -> keys of what people were told of it while it lived."""
+        self.beats: set[str] = set()
+        """Runs of which there is a sign of life, or a word on how far they are."""
         self.rules: dict[str, Rule] = {}
         """Alert rules by name, as written (not verified): what is put for them goes nowhere if they are forged."""
         self.dead: dict[str, tuple[int, bytes]] = {}
@@ -212,6 +214,7 @@ class Book:
                 self.accepted[run] = Awaited(run, read(Accepted, value), revision)
                 self.news.heard.add(run)
             case ["run", "beat", run]:
+                self.beats.add(run)
                 self.news.heard.add(run)
             case ["run", "told", run, _] if self.part.has(job_of(run)):
                 self.told.setdefault(run, set()).add(key)
@@ -293,6 +296,8 @@ class Book:
             case ["run", "acc", run]:
                 self.accepted.pop(run, None)
                 self._leave(run)
+            case ["run", "beat", run]:
+                self.beats.discard(run)
             case ["run", "told", run, _]:
                 self.told.get(run, set()).discard(key)
                 if not self.told.get(run):

@@ -25,6 +25,7 @@ from crony.beat.duties.ends import Ends
 from crony.beat.duties.failover import Failover
 from crony.beat.duties.firing import Firing
 from crony.beat.duties.inbox import Inbox
+from crony.beat.duties.leftovers import Leftovers
 from crony.beat.duties.pruning import Pruning
 from crony.beat.duties.punctuality import Punctuality
 from crony.beat.duties.quarantine import Quarantine
@@ -136,6 +137,7 @@ class Leader:
             Splitting(self.office),
             Ages(self.office, undelivered, room),
             Punctuality(self.office, undelivered, room),
+            Leftovers(self.office),
             Pruning(self.office),
         ]
         self._background: list[Background] = [

@@ -202,7 +202,7 @@ def release(idents: tuple[str, ...], api: Api) -> None:
 
 
 def _progress(progress: dict[str, Any] | None) -> str:
-    """What the callee of an accepted run said last."""
+    """What a running attempt, or the callee of an accepted run, said last."""
     if not progress:
         return ""
     percent = "" if progress["percent"] is None else f"{progress['percent']:g} %"

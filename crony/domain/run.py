@@ -323,11 +323,17 @@ class Accepted(Record):
 
 @dataclass(frozen=True, slots=True)
 class Beat(Record):
-    """`run/beat/<r>`: the last the callee of an accepted run let hear."""
+    """`run/beat/<r>`: the last the callee of an accepted run let hear, or how far a running attempt is."""
 
     at: float
     percent: float | None = None
     message: str = ""
+    attempt: int = 0
+    """Whose word it is; 0: not said."""
+
+    def of(self, attempt: int) -> bool:
+        """Whether it is a word of this attempt."""
+        return self.attempt in (0, attempt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def tell_of(keys: Keys, alert: Alert, *, mark: str, seen: Mapping[str, int]) -> 
 
 
 def forget(marks: Mapping[str, int]) -> Move:
-    """Delete marks of a run that is over, with the revisions seen."""
+    """Delete what lies beside a run that is over, with the revisions seen."""
     return Move(marks, deletes=tuple(marks))
 
 

@@ -123,6 +123,7 @@ def end(
     *,
     told: Envelope | None = None,
     commit: Callable[[Txn], TxnResult] | None = None,
+    gone: tuple[str, ...] = (),
 ) -> Ended | Stale:
     """End the attempt that `envelope` (the sealed text as received) names, if the claim's revision is `fence`.
 
@@ -132,19 +133,21 @@ def end(
     """
     text = envelope.decode() if isinstance(envelope, bytes) else envelope
     told = told or Envelope.read(peek(text))
-    result = (commit or client.txn)(transaction(keys, told, text, place, fence, outcome))
+    result = (commit or client.txn)(transaction(keys, told, text, place, fence, outcome, gone))
     if result.succeeded:
         return Ended(outcome)
     found = _found(result)
     return Ended(found) if found is not None and found.fence == fence else Stale(found)
 
 
-def transaction(keys: Keys, told: Envelope, sealed: str, place: str, fence: int, outcome: Outcome) -> Txn:
-    """The end of this attempt as one transaction; refused, it answers with the outcome found."""
+def transaction(
+    keys: Keys, told: Envelope, sealed: str, place: str, fence: int, outcome: Outcome, gone: tuple[str, ...] = ()
+) -> Txn:
+    """The end of this attempt as one transaction; refused, it answers with the outcome found. `gone`: deleted, too."""
     message, claim = keys.message(told.queue, place), keys.claim(told.queue, place)
     key = keys.out(told.run, told.attempt)
     txn = Txn().when(mod(claim, fence)).delete(message).delete(claim).put(key, outcome.encode())
-    for slot in slots_of(keys, told):
+    for slot in (*slots_of(keys, told), *gone):
         txn.delete(slot)
     if outcome.final:
         if outcome.node:

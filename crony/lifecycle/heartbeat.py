@@ -36,11 +36,12 @@ def heartbeat(
         found = find(client, keys, run, attempt, token, archive=archive)
         if not isinstance(found, Waits):
             return how(client, keys, run, found)
-        before = found.beat or Beat(0.0)
+        before = found.beat if found.beat is not None and found.beat.of(attempt) else Beat(0.0)
         beat = Beat(
             client.now(),
             before.percent if percent is None else percent,
             before.message if message is None else message,
+            attempt,
         )
         if client.txn(transaction(keys, run, found, beat)).succeeded:
             return Told("running")

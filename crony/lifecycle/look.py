@@ -74,7 +74,8 @@ def live_runs(client: Client, keys: Keys, *, job: str | None = None, run: str | 
     for kv in client.list(keys.run_acc(start), revision=at).kvs:
         found.append(_accepted(kv, beats.get(kv.key.removeprefix(keys.run_acc("")))))
     found += [_joined(kv) for kv in client.list(keys.run_join(start), revision=at).kvs]
-    found += _queued(keys, client.list(f"{keys.run}q/", revision=at).kvs, start)
+    queued = _queued(keys, client.list(f"{keys.run}q/", revision=at).kvs, start)
+    found += [_with_progress(live, beats.get(live.run)) for live in queued if live is not None]
     wanted = (live for live in found if live is not None)
     return sorted(
         (live for live in wanted if (job is None or live.job == job) and (run is None or live.run == run)),
@@ -153,7 +154,14 @@ def _accepted(kv: KV, last: KV | None) -> LiveRun | None:
     if record is None or envelope is None or record.attempt != envelope.attempt:
         return None
     shown = _live(envelope, State.ACCEPTED, record.attempt, record.node, record.at, incarnation=record.incarnation)
+    beat = beat if beat is not None and beat.of(record.attempt) else None
     return replace(shown, started_at=record.started_at or record.at, deadline_at=record.deadline_at, beat=beat)
+
+
+def _with_progress(live: LiveRun, last: KV | None) -> LiveRun:
+    """A queued or running attempt with what it said of how far it is."""
+    beat = read(Beat, last) if live.state is State.RUNNING else None
+    return live if beat is None or beat.attempt != live.attempt else replace(live, beat=beat)
 
 
 def _joined(kv: KV) -> LiveRun | None:

@@ -58,7 +58,7 @@ class Run:
     deadline_at: float | None = None
     """By when the callee of an accepted run has to complete."""
     beat: Beat | None = None
-    """The last sign of life of that callee."""
+    """The last sign of life of that callee, or how far a running attempt is."""
     attempts: tuple[AttemptView, ...] = field(default=())
     parent: str = ""
     """The run it is a part of."""

@@ -101,7 +101,7 @@ def _result(value: Any) -> Any:
 
 
 def progress(beat: Beat | None) -> dict[str, Any] | None:
-    """The last sign of life of the callee of an accepted run; None: nothing was heard of it yet."""
+    """The last word of a running or accepted run; None: nothing was heard of it yet."""
     if beat is None:
         return None
     return {"percent": beat.percent, "message": beat.message, "at": rfc3339(beat.at)}

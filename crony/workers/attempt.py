@@ -18,6 +18,7 @@ from crony.errors import CronyError
 if TYPE_CHECKING:
     from crony.workers.calling import Callback
     from crony.workers.process import Process
+    from crony.workers.progress import Progress
     from crony.workers.spool import Output
 
 
@@ -94,6 +95,8 @@ class Attempt:
         self.secrets: Mapping[str, str] = {}
         """Its secrets, under what the job calls them."""
         self.mask = NOTHING
+        self.progress: Progress | None = None
+        """How far it is; None: it has not said anything."""
         self._lock = threading.Lock()
         self._call: Callable[[], None] | None = None
         self._finished = False

@@ -83,11 +83,12 @@ def settle(
     told: Envelope | None = None,
     commit: Callable[[Txn], TxnResult] | None = None,
     patience: float = PATIENCE,
+    gone: tuple[str, ...] = (),
 ) -> Ended | Stale | None:
     """End the attempt, however long etcd takes to answer; None when `patience` seconds were not enough."""
     what = f"run {outcome.run} attempt {outcome.attempt} ({outcome.kind})"
     found = persist(
-        lambda: end(client, keys, sealed, place, fence, outcome, told=told, commit=commit),
+        lambda: end(client, keys, sealed, place, fence, outcome, told=told, commit=commit, gone=gone),
         f"the end of {what}",
         patience,
     )

@@ -193,6 +193,8 @@ class _Execution:
         self._attempt = Attempt(envelope, held, output, process)
         self._attempt.finishes_with(self._end)
         self._token: Token | None = None
+        self._gone: tuple[str, ...] = ()
+        """Keys that go with the end."""
         self._started_at: float | None = None
         self._began = 0.0
 
@@ -281,6 +283,8 @@ class _Execution:
 
     def _end(self, verdict: Verdict) -> None:
         self._attempt.output.close()
+        if self._attempt.progress is not None and self._attempt.progress.close():
+            self._gone = (self._process.keys.run_beat(self._envelope.run),)
         if verdict.accepted:
             verdict = self._accept() or verdict
         if not verdict.accepted:
@@ -345,6 +349,7 @@ class _Execution:
             outcome,
             told=self._envelope,
             commit=process.commit,
+            gone=self._gone,
         )
         if isinstance(found, Ended):
             ending.ENDS.add(held)

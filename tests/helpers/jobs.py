@@ -156,3 +156,15 @@ def watchful(ctx: crony.Context, path: str) -> str:
 def hands_over(ctx: crony.Context) -> dict[str, str]:
     """Leaves the answer to whoever gets these headers."""
     return dict(ctx.defer().headers)
+
+
+@shared_task
+def get_on(ctx: crony.Context, folder: str) -> int:
+    """Says how far it is far too often, then waits for a file `go`; its process id lies beside that."""
+    for number in range(3000):
+        ctx.progress(number / 30)
+    ctx.progress(message="nearly\nthere")
+    (Path(folder) / "pid").write_text(str(os.getpid()))
+    while not (Path(folder) / "go").exists():
+        ctx.sleep(0.05)
+    return 3000

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from crony.beat.duties import punctuality, sending
+from crony.beat.duties import leftovers, punctuality, sending
 from crony.clock import SYSTEM
 from crony.domain.alert import Alert
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, SkipReason
+from crony.domain.run import Beat
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, mod
 from crony.lifecycle.alert import forget, tell_of
@@ -79,7 +80,7 @@ def end(place: Stage, node: Any, message: Message, kind: str = Kind.SUCCEEDED, *
 def test_a_run_that_has_not_begun_in_time_is_told_once_by_any_leader_and_not_again_at_its_end(
     place: Stage, bot: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(punctuality, "FORGET_EVERY", 0.2)
+    monkeypatch.setattr(leftovers, "EVERY", 0.2)
     first = place.lead()
     job = due(place, 40, alerts=asks("late", later_than="30s"), retry={"max": 1, "delay": "0s", "jitter": False})
     due(place, 40, alerts=asks("late", later_than="5m"))
@@ -176,6 +177,19 @@ def alerts(place: Stage) -> list[Alert]:
 
 def told(place: Stage) -> set[str]:
     return {alert.run for alert in alerts(place) if alert.kind == "missed"}
+
+
+def test_what_is_left_beside_a_run_that_is_over_goes(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "EVERY", 0.2)
+    place.lead()
+    run = place.ask(place.publish()).run
+    until(lambda: run in place.waits(), PATIENCE, "it to wait for a node")
+    of_it, left = place.keys.run_beat(run), place.keys.run_beat("j1.1.5")
+    for key in (of_it, left):
+        place.client.put(key, Beat(1.0, 5.0, "", 1).encode())
+    until(lambda: place.client.get(left) is None, PATIENCE, "what was left to go")
+    settled(lambda: 0, still=0.6)
+    assert place.client.get(of_it) is not None
 
 
 def test_an_alert_about_a_live_run_rests_on_where_it_is_and_on_nobody_having_told(place: Stage) -> None:

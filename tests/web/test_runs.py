@@ -12,7 +12,7 @@ import pytest
 
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.outcome import Outcome
-from crony.domain.run import Claim, Envelope, Request, Wait
+from crony.domain.run import Beat, Claim, Envelope, Request, Wait
 from crony.domain.signing import Sealer, new_key
 from crony.store import archive, output
 from crony.transport_etcd.message import task_message
@@ -162,6 +162,7 @@ def test_live_runs_are_shown_in_every_state(web: Web, api: Api, browser: Browser
     web.client.put(web.keys.run_wait(ids["waiting"]), wait.encode())
     queued(web, ids["queued"], claimed=False)
     queued(web, ids["running"], claimed=True)
+    web.client.put(web.keys.run_beat(ids["running"]), Beat(time.time(), 62.5, "<b>shop</b> 5", 1).encode())
     listed = {run["id"]: run["state"] for run in api("GET", "runs").json()["items"]}
     assert listed == {run: state for state, run in ids.items()}
     sentences = {
@@ -173,6 +174,9 @@ def test_live_runs_are_shown_in_every_state(web: Web, api: Api, browser: Browser
     for state, sentence in sentences.items():
         assert [run["id"] for run in api("GET", f"runs?state={state}").json()["items"]] == [ids[state]]
         assert sentence in text_of(browser.get(f"/runs/{ids[state]}").text)
+    assert api("GET", f"runs/{ids['running']}").json()["progress"]["percent"] == 62.5
+    html = browser.get(f"/runs/{ids['running']}").text
+    assert "62.5 %" in text_of(html) and "&lt;b&gt;shop&lt;/b&gt; 5" in html and 'class="meter"' in html
     assert len(api("GET", "runs?node=n1").json()["items"]) == 2
     assert 'crony_runs_live{state="running"} 1.0' in api.client.get("/metrics", headers=api.headers).text
     page = browser.get("/runs?show=live").text

@@ -22,12 +22,11 @@ from crony.domain.alerting import Limits, limits_of, parse_job_alerts
 from crony.domain.run import State
 from crony.domain.signing import peek
 from crony.errors import Invalid
-from crony.lifecycle.alert import forget, tell_of
+from crony.lifecycle.alert import tell_of
 
 log = logging.getLogger("crony.beat")
 
 EVERY = 3.0
-FORGET_EVERY = 60.0
 SOME = 20
 """Most runs told of in one look."""
 MOST_READ = 300
@@ -53,13 +52,11 @@ class Punctuality:
 
     def __init__(self, office: Office, undelivered: Undelivered, delivery: Background) -> None:
         self._office, self._undelivered, self._delivery = office, undelivered, delivery
-        self._next, self._forget_at = office.mono(), office.mono() + FORGET_EVERY
+        self._next = office.mono()
         self._known: dict[str, tuple[int, Limits, str]] = {}
         """Job with live runs -> revision, limits and name of its document."""
         self._busy: set[str] = set()
         """Alerts under way."""
-        self._over: set[str] = set()
-        """Runs that had ended when what was told of them was looked at last."""
 
     def work(self) -> float | None:
         """Look at the runs there are, now and then."""
@@ -89,9 +86,6 @@ class Punctuality:
         self._known = jobs
         if steps:
             office.committer.send("punctuality", steps)
-        if mono >= self._forget_at:
-            self._forget_at = mono + FORGET_EVERY
-            self._forget()
         return EVERY
 
     def _live(self) -> Iterator[_Live]:
@@ -167,19 +161,6 @@ class Punctuality:
                 self._delivery.nudge()
 
         return Step(move, settle)
-
-    def _forget(self) -> None:
-        """Delete what was told of runs that are over, once their outcomes have had their consequences."""
-        book, office = self._office.book, self._office
-        unsettled = {key.removeprefix(office.keys.outs).split("/")[0] for key in book.outs} if book.told else set()
-        over = {run for run in book.told if not book.is_live(run) and run not in unsettled}
-        steps: list[Step] = []
-        for run in sorted(over & self._over)[: office.committer.limit("punctuality")]:
-            marks = {key: book.seen(key) for key in book.told[run]}
-            steps.append(Step(forget(marks), lambda verdict: None))
-        self._over = over
-        if steps:
-            office.committer.send("punctuality", steps)
 
 
 def _limits(entry: JobEntry | None) -> tuple[int, Limits, str]:

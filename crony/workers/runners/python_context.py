@@ -14,6 +14,7 @@ from typing import Any
 from crony.inside import Context, Deferred, Part
 from crony.workers import calling
 from crony.workers.attempt import Attempt
+from crony.workers.progress import progress_of
 
 LOG = logging.getLogger("crony.job")
 LOG.setLevel(logging.INFO)  # whatever the node logs of itself
@@ -79,6 +80,7 @@ def context_of(attempt: Attempt) -> Watched:
         _left=lambda: attempt.left,
         _stopped=lambda: attempt.cancelled or attempt.finished or attempt.left <= 0,
         _write=attempt.output.text,
+        _tell=lambda percent, message: progress_of(attempt).say(percent, message),
         _defer=defer,
         _secrets=attempt.secrets,
     )
