@@ -70,7 +70,8 @@ def _tls(value: Any, field: str) -> dict[str, str] | None:
     if value is None or value is False:
         return None
     given = fields({} if value is True else value, field, ("ca", "client_cert", "server_name"))
-    made = {name: check_file(given[name], f"{field}.{name}") for name in ("ca", "client_cert") if given.get(name)}
+    files = [name for name in ("ca", "client_cert") if given.get(name) is not None]
+    made = {name: check_file(given[name], f"{field}.{name}") for name in files}
     name = given.get("server_name")
     if name is not None:
         if not isinstance(name, str) or len(name) > 253 or not HOST.fullmatch(name):

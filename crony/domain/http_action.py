@@ -44,7 +44,9 @@ def parse_http(value: Any, field: str, params: Collection[str] = ()) -> dict[str
     if body is not None and json_body is not None:
         raise Invalid(f"{field}.json", "cannot stand beside `body`", hint="keep one of the two")
     where = _where(given, field, params)
-    method = given.get("method") or ("GET" if body is None and json_body is None else "POST")
+    method = given.get("method")
+    if method is None:
+        method = "GET" if body is None and json_body is None else "POST"
     method = choice(method.upper() if isinstance(method, str) else method, f"{field}.method", _METHODS)
     action: dict[str, Any] = {"kind": "http", "method": method, **where}
     action["headers"] = check_headers(given.get("headers"), f"{field}.headers")
@@ -64,8 +66,9 @@ def parse_http(value: Any, field: str, params: Collection[str] = ()) -> dict[str
             action[name] = check_file(given[name], f"{field}.{name}")
     if "ca" in action and not action["verify_tls"]:
         raise Invalid(f"{field}.ca", "says nothing beside `verify_tls: false`", hint="keep one of the two")
-    if given.get("redirects"):
-        action["redirects"] = integer(given["redirects"], f"{field}.redirects", 0, REDIRECTS)
+    if given.get("redirects") is not None:
+        redirects = integer(given["redirects"], f"{field}.redirects", 0, REDIRECTS)
+        action |= {"redirects": redirects} if redirects else {}
     return action
 
 

@@ -195,7 +195,9 @@ def parse(document: Any) -> Job:
     data = plain(document)
     size = len(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
     if size > DOCUMENT:
-        raise Invalid("", f"the document is {size} bytes long; at most {DOCUMENT}", hint="keep scripts on the node")
+        longest = max(data, key=lambda name: len(json.dumps(data[name], ensure_ascii=False)))
+        problem = f"makes the document {size} bytes long; at most {DOCUMENT}"
+        raise Invalid(longest[:100], problem, hint="shorten it: scripts and data can lie on the node")
     for name in _OF_SCHEDULE:
         if name in data:
             raise Invalid(name, "belongs to a schedule", hint="write it inside `schedule`")

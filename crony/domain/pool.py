@@ -65,7 +65,7 @@ def pool_name(value: Any, field: str = "name") -> str:
 def parse_limits(value: Any, field: str = "limits") -> tuple[str, ...]:
     """The pools that a job names, as `pool:<name>`. Raises `Invalid`."""
     found: list[str] = []
-    for index, item in enumerate(listing(value or [], field, MOST_OF_A_JOB)):
+    for index, item in enumerate(listing([] if value is None else value, field, MOST_OF_A_JOB)):
         at = f"{field}[{index}]"
         if not isinstance(item, str) or not item.startswith(_PREFIX):
             raise Invalid(at, "does not name a pool", hint="write pool:reports")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -73,9 +74,20 @@ def json_model(model: type[M], *, optional: bool = False) -> Callable[[Request],
             return model.model_validate(value, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
-            raise Invalid(".".join(str(part) for part in first["loc"])[:200], plain(first)) from None
+            name = ".".join(str(part) for part in first["loc"])[:200]
+            raise Invalid(name, plain(first), hint=_known(model, first)) from None
 
     return read
+
+
+def _known(model: type[BaseModel], error: Any) -> str:
+    """What may stand there instead of a field that nobody knows."""
+    names = sorted(model.model_fields)
+    if error["type"] != "extra_forbidden" or len(error["loc"]) != 1:
+        return ""
+    near = difflib.get_close_matches(str(error["loc"][0])[:60], names, n=1)
+    told = f"the fields here are {', '.join(names)}" if names else "the body is {}"
+    return f"did you mean {near[0]}?" if near else told
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -285,6 +285,15 @@ REFUSED: list[tuple[Any, str, str]] = [
     (http(expect_body={"pointer": "/a"}), "action.expect_body.equals", "is missing"),
     (http(expect_body={"pointer": "a", "equals": 1}), "action.expect_body.pointer", "is not a JSON pointer"),
     (http(redirects=11), "action.redirects", "between 0 and 10"),
+    (http(redirects=False), "action.redirects", "must be a whole number"),
+    (http(redirects=""), "action.redirects", "must be a whole number"),
+    (http(method=""), "action.method", "must be one of"),
+    (http(method=[]), "action.method", "must be one of"),
+    (grpc(tls={"ca": ""}), "action.tls.ca", "is not the name of a file"),
+    (grpc(tls={"client_cert": []}), "action.tls.client_cert", "is not the name of a file"),
+    (job(limits=0), "limits", "must be a list"),
+    (job(limits={}), "limits", "must be a list"),
+    (job(description="x" * 70_000), "description", "makes the document"),
     (http(ca="/etc/ca.pem"), "action.ca", "is not the name of a file"),
     (http(client_cert="../node.pem"), "action.client_cert", "is not the name of a file"),
     (http(ca="ca.pem", verify_tls=False), "action.ca", "says nothing beside"),
@@ -434,7 +443,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(params=[]), "params", "must be a mapping"),
     (job(params={"x": "y" * PARAMS}), "params", "at most 32768"),
     (job(params={"": 1}), "params.", "is empty"),
-    (job(params={"x": "y" * DOCUMENT}), "", "at most 65536"),
+    (job(params={"x": "y" * DOCUMENT}), "params", "at most 65536"),
     # routing
     (job(routing={"labels": {"zone": 1}}), "routing.labels.zone", "is not a label value"),
     (job(routing={"labels": {"a b": "x"}}), "routing.labels.a b", "is not a label name"),
@@ -526,7 +535,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (script(script=""), "action.script", "is empty"),
     (script(script="a\0b"), "action.script", "NUL"),
     (script(script="x" * 32769), "action.script", "at most 32768"),
-    (script(script="x" * 1_000_000), "", "at most 65536"),
+    (script(script="x" * 1_000_000), "action", "at most 65536"),
     (script(interpreter="bash"), "action.interpreter", "is not the path of a program"),
     (script(interpreter="/bin/bash -x"), "action.interpreter", "is not the path of a program"),
     (script(interpreter="/bin/../x"), "action.interpreter", "is not the path of a program"),
@@ -560,7 +569,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     # schedule (more in test_schedule.py)
     (job(schedule={"cron": "61 * * * *"}), "schedule.cron", "minute: 61"),
     (job(schedule={"cron": "* * * * *" + "x" * 50_000}), "schedule.cron", "longer than 512"),
-    (job(schedule={"cron": "* * * * *" + "x" * 100_000}), "", "at most 65536"),
+    (job(schedule={"cron": "* * * * *" + "x" * 100_000}), "schedule", "at most 65536"),
     (job(schedule={"cron": "* * * * *", "retry": 1}), "schedule.retry", "is not a known field"),
 ]  # fmt: skip
 

@@ -219,3 +219,15 @@ def test_an_error_nobody_expected_tells_nothing(api: Api, monkeypatch: pytest.Mo
     assert answer.status_code == 500 and "secret" not in answer.text and "Traceback" not in answer.text
     assert answer.headers["content-type"] == "application/problem+json" and answer.json()["status"] == 500
     assert "content-security-policy" in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "hint"),
+    [
+        ("jobs/x:run", {"parms": {}}, "did you mean params?"),
+        ("jobs/x:pause", {"zzz": 1}, "the fields here are until"),
+    ],
+)
+def test_an_unknown_field_is_told_what_there_is(api: Api, path: str, body: dict[str, object], hint: str) -> None:
+    answer = api("POST", path, json=body)
+    assert (answer.status_code, answer.json()["hint"]) == (422, hint), answer.text
