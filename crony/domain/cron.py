@@ -55,6 +55,10 @@ FIELDS: tuple[Rule, ...] = (
 )
 _ITEM = re.compile(r"(?:(\*)|([0-9]{1,4}|[a-z]{3})(?:-([0-9]{1,4}|[a-z]{3}))?)(?:/([0-9]{1,4}))?")
 _DAY_WORD = re.compile(r"(?:^|[,\-/*\d])[lwh#](?:$|[,\-/(\d])|#|^lw$")
+_CRONLIKE = re.compile(r"[0-9*,/\-#?lwh()]+|(?:(?:[0-9]{1,2}|[a-z]{3})(?:[,\-/#l]+(?:[0-9]{1,2}|[a-z]{3})?)*)")
+"""What may be a field, right or wrong; a user or a command is not."""
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_LONG_NAME = re.compile(r"([a-z]{3})[a-z]*(?:-([a-z]{3})[a-z]*)?")
 ALL_DAYS, ALL_MONTHS, ALL_WEEKDAYS = 0xFFFFFFFE, 0x1FFE, 0x7F
 
 
@@ -262,7 +266,14 @@ def one_line(text: str, field: str) -> str:
     if not text:
         raise Invalid(field, "is empty", hint='write five fields, such as "30 1 * * *"')
     if not text.isascii():
-        raise Invalid(field, "has a character outside ASCII", hint="type plain digits, blanks and * , - /")
+        named = any(char in text for char in "周星期月日")
+        raise Invalid(
+            field,
+            "has a character outside ASCII",
+            hint="write weekdays as mon to sun, months as jan to dec, all else in plain digits"
+            if named
+            else "type plain digits, blanks and * , - /",
+        )
     if any((char < " " and char != "\t") or char == "\x7f" for char in text):
         raise Invalid(field, "has a line break or control character", hint="write one line of plain text")
     lower = text.lower()
@@ -277,6 +288,12 @@ def five_fields(text: str, field: str) -> list[str]:
     if lower.startswith("@"):
         lower = _macro(lower, field)
     parts = lower.split()
+    if len(parts) > 5 and _is_crontab_line(parts):
+        raise Invalid(
+            field,
+            f"has `{parts[5][:20]}` after its five fields, as a line of a crontab has a user or a command",
+            hint=f"write {' '.join(parts[:5])}, and the command into `action`",
+        )
     if len(parts) in (6, 7):
         offered = "quartz" if "?" in lower or len(parts) == 7 else "cron6"
         first = "Quartz" if offered == "quartz" else "seconds first"
@@ -285,10 +302,21 @@ def five_fields(text: str, field: str) -> list[str]:
             f"has {len(parts)} fields; the cron dialect has five, without seconds and years",
             hint=f"add `dialect: {offered}` ({first}), or write minute hour day month weekday",
         )
+    if len(parts) == 1 and (clock := _CLOCK.fullmatch(lower)) is not None:
+        hint = f"write {int(clock[2])} {int(clock[1])} * * *"
+        raise Invalid(field, "is a time of day, and no cron text", hint=hint)
+    if len(parts) == 1:
+        raise Invalid(field, "has one field instead of five", hint="minute hour day-of-month month day-of-week")
     if len(parts) != 5:
-        count = f"{len(parts)} field{'' if len(parts) == 1 else 's'}"
-        raise Invalid(field, f"has {count} instead of five", hint="minute hour day-of-month month day-of-week")
+        hint = "minute hour day-of-month month day-of-week"
+        raise Invalid(field, f"has {len(parts)} fields instead of five", hint=hint)
     return parts
+
+
+def _is_crontab_line(parts: Sequence[str]) -> bool:
+    """Whether five fields are followed by something that is none."""
+    *fields, sixth = parts[:6]
+    return all(map(_CRONLIKE.fullmatch, fields)) and not (_CRONLIKE.fullmatch(sixth) or _named(sixth, _WEEKDAYS))
 
 
 def check(text: str, field: str) -> str:
@@ -317,6 +345,9 @@ def _plain(text: str, field: str = "") -> str:
     return " ".join(plain_field(part, *rule, field) for part, rule in zip(text.split(" "), FIELDS, strict=True))
 
 
+_TURNED = {"wl": "LW", **{f"lw-{back}": f"L-{back}W" for back in range(1, 31)}}
+
+
 def plain_field(part: str, name: str, low: int, high: int, names: dict[str, int], field: str) -> str:
     """One field in numbers: `*`, `3`, `3-5` and `3-5/2`, with commas. Raises `Invalid`."""
     items = []
@@ -328,6 +359,10 @@ def plain_field(part: str, name: str, low: int, high: int, names: dict[str, int]
             raise Invalid(field, f"{name}: an item of the list is empty", hint="remove the extra comma")
         match = _ITEM.fullmatch(item)
         if match is None:
+            if short := _named(item, names):
+                raise Invalid(field, f"{name}: `{shown}` is not how a name is written", hint=f"write {short}")
+            if item in _TURNED and name == "day of month":
+                raise Invalid(field, f"{name}: `{shown}` is the wrong way round", hint=f"write {_TURNED[item]}")
             if _DAY_WORD.search(item):
                 raise Invalid(
                     field,
@@ -346,7 +381,7 @@ def plain_field(part: str, name: str, low: int, high: int, names: dict[str, int]
             raise Invalid(
                 field,
                 f"{name}: `{shown}` runs backwards",
-                hint=f"write {first}-{high},{low}-{last}" if last > low else f"write {first}-{high},{low}",
+                hint=_suggest(first, last, low, high),
             )
         span = "*" if star else f"{first}-{last}" if last > first else str(first)
         if step is None:
@@ -366,12 +401,29 @@ def plain_field(part: str, name: str, low: int, high: int, names: dict[str, int]
     return ",".join(items)
 
 
+def _named(item: str, names: dict[str, int]) -> str:
+    """A name, or a range of names, as it is to be written that is written out; empty: it is none."""
+    long = _LONG_NAME.fullmatch(item)
+    found = [short for short in long.groups() if short] if long is not None else []
+    return "-".join(found) if all(short in names for short in found) else ""
+
+
+def _suggest(first: int, last: int, low: int, high: int) -> str:
+    """What to write for a range that goes round the end of its field."""
+    if low == 0 and high == 7 and first == 7:  # 7 is Sunday, as 0 is
+        return f"write 0-{last}"
+    head = f"{first}-{high}" if first < high else str(high)
+    return f"write {head},{low}-{last}" if last > low else f"write {head},{low}"
+
+
 def value_of(text: str, name: str, low: int, high: int, names: dict[str, int], field: str) -> int:
     """The number behind a number or a name. Raises `Invalid`."""
     if text.isdigit():
         value = int(text)
         if not low <= value <= high:
-            raise Invalid(field, f"{name}: {value} is not between {low} and {high}", hint=f"use {low}-{high}")
+            sunday = (low, high) == (1, 7)  # Quartz' weekdays
+            hint = f"use {low}-{high}, where 1 is Sunday" if sunday else f"use {low}-{high}"
+            raise Invalid(field, f"{name}: {value} is not between {low} and {high}", hint=hint)
         return value
     if text in names:
         return names[text]

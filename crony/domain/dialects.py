@@ -68,9 +68,11 @@ def _split(text: str, dialect: str, field: str) -> list[str]:
         raise Invalid(
             field, "has a year or a `?`, which cron6 does not have", hint="write `dialect: quartz`, or leave them out"
         )
+    if len(parts) == 1:
+        raise Invalid(field, "has one field instead of six", hint="second minute hour day-of-month month day-of-week")
     raise Invalid(
         field,
-        f"has {len(parts)} field{'' if len(parts) == 1 else 's'} instead of six",
+        f"has {len(parts)} fields instead of six",
         hint="leave `dialect` out"
         if len(parts) == 5
         else "write second minute hour day-of-month month day-of-week, or begin with 0",
@@ -156,7 +158,7 @@ def _weekdays(part: str, rule: Rule, dialect: str, field: str) -> tuple[str, tup
         if item == "l":
             if dialect != "quartz":
                 raise Invalid(
-                    field, "day of week: L alone is ambiguous", hint="write 5L for the last Friday, 6 for Saturday"
+                    field, "day of week: L alone is ambiguous", hint="write friL for the last Friday, 6 for Saturday"
                 )
             plain.append("7")
         elif match is None:

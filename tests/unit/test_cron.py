@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crony.domain.cron import MACROS, Cron, parse_cron
+from crony.domain.dialects import read
 from crony.domain.words import describe
 from crony.errors import Invalid
 
@@ -25,7 +26,7 @@ REFUSED = [
     ("\t", "is empty"),
     ("\n \n", "is empty"),
     ("* * * *", "has 4 fields instead of five"),
-    ("*", "has 1 field instead of five"),
+    ("*", "has one field instead of five"),
     ("* * * * * * * *", "has 8 fields instead of five"),
     ("0 0 12 * * *", "has 6 fields"),
     ("0 0 12 * * * 2027", "has 7 fields"),
@@ -70,7 +71,7 @@ REFUSED = [
     ("0 0 * * 5#2", "`5#2` means nothing here"),
     ("0 0 * * 5L", "`5l` means nothing here"),
     ("H H * * *", "`h` means nothing here"),
-    ("0 0 * * monday", "cannot be read"),
+    ("0 0 * * monday", "`monday` is not how a name is written"),
     ("0 0 * foo *", "`foo` is not a name it knows"),
     ("jan * * * *", "`jan` is not a name it knows"),
     ("1.5 * * * *", "cannot be read"),
@@ -111,6 +112,40 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     else:
         assert parse_cron(cron.text) is cron, "its canonical text is its own"
         assert describe(cron)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("0 9 * * 1-5 root", "write 0 9 * * 1-5, and the command into `action`"),
+        ("*/5 * * * * /usr/bin/python3 -m a b c d", "write */5 * * * *, and the command into `action`"),
+        ("@daily /usr/bin/true", "use @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly"),
+        ("0 0 9 * * monday", "add `dialect: cron6` (seconds first), or write minute hour day month weekday"),
+        ("0 0 9 ? * MON-FRI", "add `dialect: quartz` (Quartz), or write minute hour day month weekday"),
+        ("0 9 * * monday-friday", "write mon-fri"),
+        ("0 9 1 january *", "write jan"),
+        ("0 9 * * 周一", "write weekdays as mon to sun, months as jan to dec, all else in plain digits"),
+        ("0 9 * * 7-2", "write 0-2"),
+        ("0 9 * * sat-mon", "write 6-7,0-1"),
+        ("0 9 31-2 * *", "write 31,1-2"),
+        ("0 9 * 12-1 *", "write 12,1"),
+        ("9:30", "write 30 9 * * *"),
+        ("0 0 WL * *", "write LW"),
+        ("0 0 LW-3 * *", "write L-3W"),
+    ],
+)
+def test_what_people_write_is_answered_with_what_to_write(text: str, hint: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        read(text)
+    assert caught.value.hint == hint
+    if hint.startswith("write ") and not hint.startswith("write weekdays"):
+        fixed = hint.removeprefix("write ").split(", and")[0]
+        old = text.split()
+        fields = fixed.split()
+        if len(fields) == 1:
+            bad = next(n for n, part in enumerate(old) if part.lower() in str(caught.value).lower() and len(part) > 1)
+            fields = [fixed if n == bad else part for n, part in enumerate(old)]
+        read(" ".join(fields))
 
 
 @pytest.mark.parametrize(("macro", "text"), MACROS.items())

@@ -81,7 +81,7 @@ REFUSED = [
     ("cron", "0 0 12 * * *", "has 6 fields", "dialect: cron6"),
     ("cron", "0 0 12 * * ?", "has 6 fields", "dialect: quartz"),
     ("cron", "0 0 12 * * * 2027", "has 7 fields", "dialect: quartz"),
-    ("cron", "0 0 * * L", "L alone is ambiguous", "5L"),
+    ("cron", "0 0 * * L", "L alone is ambiguous", "friL"),
     ("cron", "L 0 * * *", "minute: `l` means nothing here", "days of the month"),
     ("cron", "0 0 L, * *", "an item of the list is empty", "comma"),
     ("cron", "0 0 32W * *", "32 is not between 1 and 31", "1-31"),

@@ -35,6 +35,9 @@ NOW = 1_795_348_800  # 2026-11-22T12:00:00Z
         ("quartz", "0 0 12 ? * 6#3", "numeric_weekday", "write FRI#3"),
         ("quartz", "0 0 12 ? * 2/3", "numeric_weekday", "write MON/3"),
         ("quartz", "0 0 12 * * ? 2020", "over", "later"),
+        ("cron", "0 0 * * 6#3", "numeric_weekday", "write SAT#3"),
+        ("cron", "0 0 * * 7L", "numeric_weekday", "write SUNL"),
+        ("cron6", "0 0 0 * * 0#1,mon", "numeric_weekday", "write SUN#1,MON"),
     ],
 )
 def test_a_likely_mistake_is_named_with_its_fix(dialect: str, text: str, code: str, fix: str) -> None:
@@ -49,7 +52,8 @@ def test_a_likely_mistake_is_named_with_its_fix(dialect: str, text: str, code: s
     [
         ("cron", "30 1 * * *"), ("cron", "*/5 9-17 * * mon-fri"), ("cron", "* 9-17 * * *"), ("cron", "0 */6 * * *"),
         ("cron", "0 0 L * *"), ("cron", "0 0 31 1,12 *"), ("cron", "0 0 13 * */5"), ("cron", "H H * * *"),
-        ("cron", "0 0 1-31/2 * *"), ("cron", "0 0 30 1,4 *"), ("cron6", "*/10 * * * * *"), ("cron6", "0 0 0 * * 1"),
+        ("cron", "0 0 1-31/2 * *"), ("cron", "0 0 30 1,4 *"),
+        ("cron", "0 0 * * friL"), ("cron6", "*/10 * * * * *"), ("cron6", "0 0 0 * * 1"),
         ("quartz", "0 0/15 8-17 ? * MON-FRI"), ("quartz", "0 0 12 LW * ? 2026-2030"), ("quartz", "0 0 0 ? * FRI#2"),
     ],
 )  # fmt: skip
