@@ -108,9 +108,9 @@ def _days(parts: dict[str, str], cron: Cron, dialect: str, field: str) -> Iterat
         named_days = _NUMBER.sub(lambda match: DAY_NAMES[int(match[1]) - 1][:3].upper(), weekday.upper())
         yield Advice("numeric_weekday", field, "Quartz counts weekdays from 1 = Sunday", hint=f"write {named_days}")
     if dialect != "quartz" and (ruled := _RULED.search(weekday)) is not None:
-        day, quartz = DAY_NAMES[int(ruled[1]) % 7], DAY_NAMES[(int(ruled[1]) - 1) % 7]
+        here, quartz = DAY_NAMES[int(ruled[1]) % 7], DAY_NAMES[(int(ruled[1]) - 1) % 7]
         named_days = _RULED.sub(lambda match: DAY_NAMES[int(match[1]) % 7][:3], weekday).upper()
-        problem = f"{ruled[1]} is {day} here, counted from 0 = Sunday; in Quartz it would be {quartz}"
+        problem = f"{ruled[1]} is {here} here, counted from 0 = Sunday; in Quartz it would be {quartz}"
         yield Advice("numeric_weekday", field, problem, hint=f"write {named_days}")
     low = cron.days & -cron.days
     if cron.days != ALL_DAYS and low > 1 << 28 and not cron.day_rules and not cron.either:
