@@ -2,18 +2,38 @@
 
 Beside the record and not in it: a heartbeat never stands in the way of a completion, and costs its own few bytes. One
 that comes after the end finds the record gone and writes nothing; the leader, ending a silent attempt, compares it.
+
+Who remembers how the attempt stood may put the next one without looking: both records are compared, so that a memory
+that is out of date writes nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from crony.domain.callback import Token
 from crony.domain.run import Beat
 from crony.errors import Unavailable
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
-from crony.etcd.txn import Txn, mod
+from crony.etcd.txn import Txn, TxnResult, mod
 from crony.lifecycle.complete import TRIES, Told
 from crony.lifecycle.standing import Archive, InCall, Over, Waits, cancel_ordered, find
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What is said: that the callee lives, and how far it is; None stays as it was."""
+
+    percent: float | None = None
+    message: str | None = None
+
+    def after(self, before: Beat | None, attempt: int, now: float) -> Beat:
+        """What stands when this attempt said it `now` (epoch seconds)."""
+        last = before if before is not None and before.of(attempt) else Beat(0.0)
+        percent = last.percent if self.percent is None else self.percent
+        return Beat(now, percent, last.message if self.message is None else self.message, attempt)
 
 
 def heartbeat(
@@ -22,12 +42,13 @@ def heartbeat(
     run: str,
     attempt: int,
     token: Token,
+    sign: Sign = Sign(),
     *,
-    percent: float | None = None,
-    message: str | None = None,
     archive: Archive = lambda: None,
+    commit: Callable[[Txn], TxnResult] | None = None,
+    remember: Callable[[Waits], None] = lambda waits: None,
 ) -> Told:
-    """Note that the callee is alive; `percent` and `message` stay as they were unless given.
+    """Note that the callee is alive. `remember` is told how the attempt stands then, where it waits.
 
     Before the call was answered nothing is noted: nobody counts silence yet. Raises `NotTheirs`, `NotFound`,
     `Unavailable`, `Unknown`: repeating it is harmless.
@@ -36,16 +57,17 @@ def heartbeat(
         found = find(client, keys, run, attempt, token, archive=archive)
         if not isinstance(found, Waits):
             return how(client, keys, run, found)
-        before = found.beat if found.beat is not None and found.beat.of(attempt) else Beat(0.0)
-        beat = Beat(
-            client.now(),
-            before.percent if percent is None else percent,
-            before.message if message is None else message,
-            attempt,
-        )
-        if client.txn(transaction(keys, run, found, beat)).succeeded:
+        beat = sign.after(found.beat, attempt, client.now())
+        result = (commit or client.txn)(transaction(keys, run, found, beat))
+        if result.succeeded:
+            remember(heard(found, beat, result))
             return Told("running")
     raise Unavailable("The attempt changes all the time", hint="try again")
+
+
+def heard(before: Waits, beat: Beat, result: TxnResult) -> Waits:
+    """How it stands after a `transaction` that succeeded."""
+    return replace(before, beat=beat, beat_seen=result.revision)
 
 
 def transaction(keys: Keys, run: str, found: Waits, beat: Beat) -> Txn:

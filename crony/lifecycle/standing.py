@@ -40,6 +40,12 @@ class Waits:
     beat: Beat | None
     beat_seen: int
 
+    def may_speak(self, attempt: int, token: Token, now: float) -> bool:
+        """Whether `token` is that of this attempt, `now` by etcd's clock; takes the same time for others."""
+        record = self.record
+        theirs = token.fits(record.secret) and (record.attempt, record.fence) == (attempt, token.fence)
+        return theirs and now <= record.deadline_at + TOKEN_GRACE
+
 
 @dataclass(frozen=True, slots=True)
 class InCall:
@@ -74,10 +80,10 @@ def find(
     acc, beat, held, sent, out = (found[0] if found else None for found in client.txn(look).responses)
     waits = read(Accepted, acc)
     if acc is not None and waits is not None and waits.attempt == attempt:
-        mine = token.fits(waits.secret)
-        if not mine or waits.fence != token.fence or client.now() > waits.deadline_at + TOKEN_GRACE:
+        standing = Waits(waits, acc.mod, read(Beat, beat), beat.mod if beat else 0)
+        if not standing.may_speak(attempt, token, client.now()):
             raise NotTheirs("Not the token of this attempt")
-        return Waits(waits, acc.mod, read(Beat, beat), beat.mod if beat else 0)
+        return standing
     holds, told = read(Claim, held), _told(sent)
     if held is not None and holds is not None and told is not None and held.mod == token.fence:
         if not token.fits(holds.secret) or told[0].run != run or told[0].attempt != attempt:

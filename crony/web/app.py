@@ -46,6 +46,7 @@ def create_app(settings: Settings, *, web: Web | None = None) -> FastAPI:
     app.add_middleware(Guard)
     for kind in (CronyError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
+    app.include_router(api.callees)
     app.include_router(api.router)
     app.include_router(pages.router)
 

@@ -21,6 +21,7 @@ from crony.etcd.keys import Keys
 from crony.settings import Settings
 from crony.store.db import Database
 from crony.web.auth import Sessions
+from crony.web.beats import Beats
 from crony.web.callbacks import CALLS, Pace
 from crony.web.following import Tails
 from crony.web.history import History
@@ -67,6 +68,7 @@ class Web:
         self.sessions = Sessions(self)
         self.tails = Tails(self.db, self.live)
         self.callees = Pace(most=CALLS)
+        self.beats = Beats(self.client, self.keys)
         self.own = Own()
         self.static = static_files()
         self.render = Renderer(self)
@@ -84,6 +86,7 @@ class Web:
 
     def close(self) -> None:
         """Let the connections go."""
+        self.beats.close()
         self.client.close()
         self.db.close()
 

@@ -20,7 +20,7 @@ from crony.lifecycle import heartbeat as beating
 from crony.lifecycle.accept import CancelOrdered, Waiting
 from crony.lifecycle.complete import Contradicted, Told, complete
 from crony.lifecycle.end import Ended, Stale, end, outcome_of
-from crony.lifecycle.heartbeat import heartbeat
+from crony.lifecycle.heartbeat import Sign, heartbeat
 from crony.lifecycle.standing import InCall, NotTheirs, Over, Waits, find
 from tests.helpers.callee import Callee
 from tests.helpers.etcd import EtcdServer
@@ -56,7 +56,7 @@ def test_an_accepted_run_is_in_one_place_and_its_completion_ends_it_once(client:
 
 def test_a_completion_that_overtakes_the_acceptance_ends_the_attempt(client: Client, keys: Keys) -> None:
     callee = Callee(client, keys).call()
-    assert heartbeat(client, keys, callee.run, 1, callee.token, percent=5) == Told("running")
+    assert heartbeat(client, keys, callee.run, 1, callee.token, Sign(percent=5)) == Told("running")
     assert callee.places() == {"m", "c"}, "nobody counts silence yet, and nothing is kept"
     assert done(callee) == Told("ended", "succeeded") and callee.places() == set()
     late = callee.accept()
@@ -244,7 +244,7 @@ def test_of_many_at_the_same_moment_one_ends_it_and_all_are_told_the_same(client
                 if number % 4 == 0:
                     callee.accept()
                 elif number % 4 == 1:
-                    heartbeat(client, keys, callee.run, 1, callee.token, percent=number)
+                    heartbeat(client, keys, callee.run, 1, callee.token, Sign(percent=number))
                 else:
                     done(callee, GOOD if number % 2 else BAD)
                     told.append("good" if number % 2 else "bad")

@@ -15,7 +15,7 @@ from crony.etcd.keys import Keys
 from crony.lifecycle.accept import Waiting, accept
 from crony.lifecycle.complete import Contradicted, Told, complete
 from crony.lifecycle.enqueue import cancel
-from crony.lifecycle.heartbeat import heartbeat
+from crony.lifecycle.heartbeat import Sign, heartbeat
 from crony.lifecycle.permit import permit, starting
 from tests.helpers.beat import FakeNode, Message, ShiftedClock, Stage, stage
 from tests.helpers.etcd import EtcdServer
@@ -81,7 +81,7 @@ def test_a_silent_callee_times_out_and_one_that_beats_does_not(place: Stage) -> 
     tokens = {message.run: taken(node, message) for message in node.messages()}
     beats = 0
     while not (out := place.outs().get((silent, "1"))) or beats < 25:
-        told = heartbeat(place.client, place.keys, beating, 1, tokens[beating], percent=beats)
+        told = heartbeat(place.client, place.keys, beating, 1, tokens[beating], Sign(percent=beats))
         assert told == Told("running")
         beats += 1
         threading.Event().wait(0.1)

@@ -230,9 +230,11 @@ def test_a_token_is_a_right_to_nothing_else(calls: Calls) -> None:
 
 def test_who_calls_too_often_waits_and_nobody_else_does(web: Web, calls: Calls, anonymous: TestClient) -> None:
     other = Calls(anonymous, Callee(web.client, web.keys).waiting())
-    codes = [calls("heartbeat").status_code for _ in range(4 * CALLS)]
-    assert codes[:CALLS] == [200] * CALLS and 429 in codes
-    refused = next(answer for _ in range(4 * CALLS) if (answer := calls("heartbeat")).status_code == 429)
+    assert web.callees._most == CALLS == 20, "as the contract says"
+    web.callees._most = 2  # on a busy machine twenty calls may take a second
+    codes = [calls("heartbeat").status_code for _ in range(10)]
+    assert codes[:2] == [200] * 2 and 429 in codes
+    refused = next(answer for _ in range(20) if (answer := calls("heartbeat")).status_code == 429)
     assert refused.headers["retry-after"] == "1"
     assert other("heartbeat").status_code == 200
 

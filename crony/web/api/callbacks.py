@@ -12,16 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crony.domain.callback import Report, Token, line
 from crony.lifecycle.complete import Told, complete
-from crony.lifecycle.heartbeat import heartbeat
+from crony.lifecycle.heartbeat import Sign
 from crony.web import callbacks
 from crony.web.api.jobs import TheWeb
+from crony.web.api.query import no_unknown
 from crony.web.api.runs import check_run
 from crony.web.auth import ATTEMPT
 from crony.web.forms import body_schema, json_model
 from crony.web.metrics import TimedRoute
 from crony.web.wiring import Web
 
-router = APIRouter(tags=["callbacks"], route_class=TimedRoute)
+router = APIRouter(prefix="/api/v1", tags=["callbacks"], route_class=TimedRoute, dependencies=[Depends(no_unknown)])
 
 
 class Nothing(BaseModel):
@@ -59,7 +60,7 @@ class Failed(Nothing):
     final: bool = False
 
 
-def _token(web: TheWeb, request: Request, run: str) -> Token:
+async def _token(web: TheWeb, request: Request, run: str) -> Token:
     check_run(run)
     found: Token = request.state.token
     web.callees.check(found.digest)
@@ -84,26 +85,24 @@ def _end(web: Web, run: str, attempt: int, token: Token, report: Report) -> dict
 @router.post(
     "/runs/{run}/attempts/{attempt}:heartbeat", openapi_extra=body_schema(Nothing), dependencies=[Depends(ATTEMPT)]
 )
-def beat(
+async def beat(
     web: TheWeb, run: str, attempt: N, token: TheToken, body: Annotated[Nothing, Depends(json_model(Nothing))]
 ) -> dict[str, Any]:
     """The callee is alive. The answer says whether it is to go on."""
     archive = callbacks.archived(web, run, attempt)
-    return _answer(heartbeat(web.client, web.keys, run, attempt, token, archive=archive))
+    return _answer(await web.beats.hear(run, attempt, token, Sign(), archive=archive))
 
 
 @router.post(
     "/runs/{run}/attempts/{attempt}:progress", openapi_extra=body_schema(Progress), dependencies=[Depends(ATTEMPT)]
 )
-def progress(
+async def progress(
     web: TheWeb, run: str, attempt: N, token: TheToken, body: Annotated[Progress, Depends(json_model(Progress))]
 ) -> dict[str, Any]:
     """The callee is alive, and so far."""
     archive = callbacks.archived(web, run, attempt)
-    told = heartbeat(
-        web.client, web.keys, run, attempt, token, percent=body.percent, message=line(body.message), archive=archive
-    )
-    return _answer(told)
+    sign = Sign(body.percent, line(body.message))
+    return _answer(await web.beats.hear(run, attempt, token, sign, archive=archive))
 
 
 @router.post("/runs/{run}/attempts/{attempt}:log", openapi_extra=body_schema(Text), dependencies=[Depends(ATTEMPT)])

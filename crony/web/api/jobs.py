@@ -29,12 +29,12 @@ router = APIRouter(tags=["jobs"])
 _DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
-def _web(request: Request) -> Web:
+async def _web(request: Request) -> Web:
     found: Web = request.app.state.web
     return found
 
 
-def _who(request: Request) -> Identity:
+async def _who(request: Request) -> Identity:
     found: Identity = request.state.identity
     return found
 

@@ -1,4 +1,7 @@
-"""Query parameters, headers and path parts shared by the API's routes: read strictly, unknown ones refused."""
+"""Query parameters, headers and path parts shared by the API's routes: read strictly, unknown ones refused.
+
+What waits for nobody is `async` here, so that no thread is asked for it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Limit = Annotated[int | None, Query(ge=1, le=200, description="most items of the
 Cursor = Annotated[str | None, Query(max_length=2000, description="`next_cursor` of the page before")]
 
 
-def no_unknown(request: Request) -> None:
+async def no_unknown(request: Request) -> None:
     """Dependency: refuses query parameters that the route does not declare, and those given twice."""
     route = request.scope.get("route")
     known = _names(route.dependant) if isinstance(route, APIRoute) else set()
@@ -37,7 +40,7 @@ def _names(dependant: Dependant) -> set[str]:
     return {field.alias for field in dependant.query_params}.union(*(_names(inner) for inner in dependant.dependencies))
 
 
-def _reference(ref: str) -> str:
+async def _reference(ref: str) -> str:
     """A job's id or name from its path part. Names come percent-encoded: `billing%2Fclose-day`."""
     try:
         text = unquote(ref, errors="strict")
@@ -69,7 +72,7 @@ def etag(revision: int) -> str:
     return f'"{revision}"'
 
 
-def _revision(if_match: Annotated[str | None, Header(max_length=100)] = None) -> int | None:
+def _read(if_match: str | None) -> int | None:
     """The revision in `If-Match`; None without it or for `*`."""
     if if_match is None or if_match.strip() == "*":
         return None
@@ -79,20 +82,24 @@ def _revision(if_match: Annotated[str | None, Header(max_length=100)] = None) ->
     return int(match.group(1))
 
 
-def _required(if_match: Annotated[str | None, Header(max_length=100)] = None) -> int | None:
+async def _required(if_match: Annotated[str | None, Header(max_length=100)] = None) -> int | None:
     """As `_revision`, but without the header the change is refused: 428."""
     if if_match is None:
         raise PreconditionRequired(
             "This changes a job that others may have changed", hint='send its revision: If-Match: "3", or If-Match: *'
         )
-    return _revision(if_match)
+    return _read(if_match)
+
+
+async def _revision(if_match: Annotated[str | None, Header(max_length=100)] = None) -> int | None:
+    return _read(if_match)
 
 
 IfMatch = Annotated[int | None, Depends(_required)]
 MaybeIfMatch = Annotated[int | None, Depends(_revision)]
 
 
-def _idempotency(idempotency_key: Annotated[str | None, Header(max_length=512)] = None) -> str | None:
+async def _idempotency(idempotency_key: Annotated[str | None, Header(max_length=512)] = None) -> str | None:
     if idempotency_key is not None and not idempotency_key.strip():
         raise Invalid("Idempotency-Key", "is empty")
     return idempotency_key

@@ -13,12 +13,12 @@ from crony.web.forms import read_form
 from crony.web.wiring import Web
 
 
-def _web(request: Request) -> Web:
+async def _web(request: Request) -> Web:
     found: Web = request.app.state.web
     return found
 
 
-def _who(request: Request) -> Identity:
+async def _who(request: Request) -> Identity:
     found: Identity = request.state.identity
     return found
 
