@@ -7,7 +7,6 @@ that are not text. Those go the slow way, so that nobody has to ask which way a 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, NoReturn
 
 import orjson
@@ -16,7 +15,8 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _loads = json.JSONDecoder().decode
 DEEPEST = 32
 """Levels to which a result may be nested, as what the API takes. Far more cannot be written again by everybody."""
-_LONG_NUMBER = re.compile(rb"[0-9]{18}").search
+_DIGITS = bytes(48 if 48 <= code <= 57 else 32 for code in range(256))
+_LONG = b"0" * 18
 
 
 def dumps(value: Any, halves: str = "strict", *, finite: bool = False) -> bytes:
@@ -39,7 +39,7 @@ def loads(data: bytes) -> Any:
 
     Only where both agree: orjson makes floats of integers beyond 64 bits and refuses lone surrogates.
     """
-    if not _LONG_NUMBER(data):
+    if _LONG not in data.translate(_DIGITS):  # eighteen digits in a row; a tenth of what a pattern takes to say so
         try:
             return orjson.loads(data)
         except ValueError:

@@ -278,6 +278,8 @@ class Cluster:
     def clock_offset(self) -> float:
         """Median of the members' clocks minus ours, seconds; 0 while no member has answered."""
         offsets = [offset for endpoint in self.endpoints if (offset := endpoint.clock.offset) is not None]
+        if len(offsets) == 1:
+            return offsets[0]
         return median(offsets) if offsets else 0.0
 
     def close(self) -> None:

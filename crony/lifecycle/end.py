@@ -8,7 +8,8 @@ turns it into the next attempt. Repeating an end is harmless: the fence matches 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from crony.domain import ids
 from crony.domain.outcome import Kind, Outcome
@@ -59,35 +60,35 @@ def is_held(envelope: Envelope, kind: str) -> bool:
 
 def outcome_of(envelope: Envelope, kind: str, *, ended_at: float, fence: int, **facts: object) -> Outcome:
     """The outcome of this attempt, with everything the envelope knows filled in and `final` decided."""
-    base = Outcome(
-        run=envelope.run,
-        job=envelope.job,
-        name=envelope.name,
-        generation=envelope.generation,
-        revision=envelope.revision,
-        attempt=envelope.attempt,
-        kind=str(kind),
-        final=is_final(envelope, kind),
-        held=is_held(envelope, kind),
-        trigger=envelope.trigger,
-        ended_at=ended_at,
-        fence=fence,
-        fire_at=envelope.fire_at,
-        requested_at=envelope.requested_at,
-        params=envelope.params or None,
-        why=envelope.why,
-        idem=envelope.idem,
-        chain=envelope.chain,
-        cause=envelope.cause,
-        chain_at=envelope.chain_at,
-        no_chain=envelope.no_chain,
-        late=envelope.late,
-        missed=envelope.missed,
-        awaited=envelope.awaited,
-        action=str(envelope.action.get("kind", "")),
-        parts=envelope.parts,
-    )
-    return replace(base, **facts)  # type: ignore[arg-type]
+    known: dict[str, Any] = {
+        "run": envelope.run,
+        "job": envelope.job,
+        "name": envelope.name,
+        "generation": envelope.generation,
+        "revision": envelope.revision,
+        "attempt": envelope.attempt,
+        "kind": str(kind),
+        "final": is_final(envelope, kind),
+        "held": is_held(envelope, kind),
+        "trigger": envelope.trigger,
+        "ended_at": ended_at,
+        "fence": fence,
+        "fire_at": envelope.fire_at,
+        "requested_at": envelope.requested_at,
+        "params": envelope.params or None,
+        "why": envelope.why,
+        "idem": envelope.idem,
+        "chain": envelope.chain,
+        "cause": envelope.cause,
+        "chain_at": envelope.chain_at,
+        "no_chain": envelope.no_chain,
+        "late": envelope.late,
+        "missed": envelope.missed,
+        "awaited": envelope.awaited,
+        "action": str(envelope.action.get("kind", "")),
+        "parts": envelope.parts,
+    }
+    return Outcome(**{**known, **facts})
 
 
 def without_envelope(run: str, why: str, now: float) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Container
@@ -22,6 +23,7 @@ from crony.workers.letting_go import LettingGo
 from crony.workers.liveness import Liveness
 from crony.workers.process import Process, current
 from crony.workers.request import OPEN, flushing
+from crony.workers.tracing import tracer
 from crony.workers.uploader import Uploader
 
 log = logging.getLogger("crony.worker")
@@ -129,6 +131,7 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
             live.close()
             raise WorkerShutdown(refusal.exit_code) from None
         self._liveness = live
+        collect_less_often()
         self._letting_go.start()
         if process.spool.keeps:
             self._uploader = Uploader(process.spool, process.settings, live.incarnation)
@@ -153,20 +156,24 @@ class Node(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def trace_quietly(app: Any, hostname: str) -> None:
-    """Celery says of each task that it succeeded. Of a run its outcome says more, so it is said at level debug only."""
+    """Celery says of each task that it succeeded. Of a run its outcome says more, so it is said at level debug only,
+    by Celery's own tracer."""
     if trace.logger.isEnabledFor(logging.DEBUG):
         return
-    level, task = trace.logger.level, app.tasks[NAME]
-    trace.logger.setLevel(logging.WARNING)  # a tracer looks once, when it is made
-    try:
-        task.__trace__ = trace.build_tracer(NAME, task, app.loader, hostname, app=app)
-    finally:
-        trace.logger.setLevel(level)
+    task = app.tasks[NAME]
+    task.__trace__ = tracer(app, task, hostname)
+
+
+def collect_less_often() -> None:
+    """What is loaded stays, and runs leave little that only the collector finds: it need not look all the time."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _in_child(**kwargs: Any) -> None:
     """A child of the pool makes its tracers anew."""
+    collect_less_often()
     if NAME in current_app.tasks:
         trace_quietly(current_app, trace.gethostname())
 

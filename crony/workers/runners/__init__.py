@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 
 from crony.settings import Settings
@@ -23,7 +24,12 @@ def kinds(settings: Settings) -> list[str]:
 
 def find(kind: str, settings: Settings) -> Callable[[Attempt], Verdict] | None:
     """The runner of a kind of action; None when this node does not run it. Loaded with its first use."""
-    if kind not in kinds(settings):
+    if kind not in _HOMES or (kind == "shell" and not settings.shell):
         return None
+    return _runner(kind)
+
+
+@cache
+def _runner(kind: str) -> Callable[[Attempt], Verdict]:
     run: Callable[[Attempt], Verdict] = import_module(_HOMES[kind]).run
     return run

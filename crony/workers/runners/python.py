@@ -27,6 +27,7 @@ from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.capture import captured
 from crony.workers.interrupt import INTERRUPTER, Stop, in_pool_process
 from crony.workers.runners.python_context import arguments_of, context_of
+from crony.workers.tracing import Told
 
 STUBBORN = 5.0
 """A function that ignores its stop for this many seconds loses its process (prefork), or is left behind."""
@@ -107,14 +108,15 @@ class _Call:
     def _function(self) -> Any:
         told = self._attempt.envelope
         # Called directly, as far as Celery is concerned: `self.retry()` raises instead of publishing.
-        self._task.push_request(id=f"{told.run}:{told.attempt}", args=self._args, kwargs=self._kwargs)
+        facts = {"id": f"{told.run}:{told.attempt}", "args": self._args, "kwargs": self._kwargs}
+        self._task.request_stack.push(Told(facts))
         part = Part(told.part, told.parts) if told.part is not None else None
         try:
             with part_is(part), context_is(self._context):
                 args, kwargs = self._arguments.given(self._context, self._args, self._kwargs)
                 return self._task.run(*args, **kwargs)
         finally:
-            self._task.pop_request()
+            self._task.request_stack.pop()
 
     def _stopped(self, how: str) -> Verdict:
         if (self._why or Kind.TIMED_OUT) is Kind.CANCELLED:
