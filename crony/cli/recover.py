@@ -115,6 +115,8 @@ def _etcd(*, yes: bool, force: bool, without_database: bool, form: str) -> int:
         "fires_not_known": report.skipped,
         "runs": dict(report.runs),
         "held": report.held,
+        "chains_followed": report.followed,
+        "chains_not_followed": report.not_followed,
         "backfills": report.backfills,
         "published": report.published,
         "revisions_bumped": report.bumped,

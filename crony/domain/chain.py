@@ -103,6 +103,10 @@ class Graph:
         """The jobs that follow a job, by id."""
         return [self._links[job] for job in sorted(self._children.get(parent, ()))[:MOST_CHILDREN]]
 
+    def parents(self) -> set[str]:
+        """The jobs that others follow."""
+        return set(self._children)
+
     def link(self, job: str) -> Link | None:
         """Whose ends a job follows; None: nobody's."""
         return self._links.get(job)

@@ -34,7 +34,7 @@ from crony.lifecycle import mark, shards
 from crony.lifecycle.centres import look as look_at_centres
 from crony.lifecycle.move import Lead, Move, transaction
 from crony.lifecycle.recover import put_again, set_back
-from crony.recovery import runs
+from crony.recovery import chains, runs
 from crony.recovery.backfills import advanced, must_not_repeat
 from crony.recovery.cursors import Cursors
 from crony.settings import Settings
@@ -73,6 +73,10 @@ class Report:
     """Runs that wait for a person."""
     backfills: int = 0
     """Backfills that were moved on or stopped."""
+    followed: int = 0
+    """Runs asked for because one that they follow has ended since."""
+    not_followed: int = 0
+    """Records why such a run does not follow."""
     published: int = 0
 
 
@@ -106,6 +110,8 @@ class Recovery:
             self._bump()
             self._say("cursors of jobs")
             published = self._move_cursors()
+            self._say("chains")
+            self._settle_chains()
             self._say("runs")
             self._settle_runs(published)
             self._entries()
@@ -174,6 +180,21 @@ class Recovery:
                 self.report.skipped = sum(step.unknown for step in steps)
                 return published
         raise Conflict("Cursors changed each time they were moved", hint="stop all centres and webs, then try again")
+
+    def _settle_chains(self) -> None:
+        """What ended since the backup, for the jobs that follow; before the runs: each new one is judged, too."""
+        if self._database is None:
+            return
+        since = mark.look(self._client, self._keys).at - SLACK
+        for _ in range(PASSES):
+            pairs = [kv for prefix in ("run/", "dead/") for kv in self._list(self._keys.root + prefix)]
+            there = {run for run, held in runs.sort(self._keys, pairs).items() if any(held.places) or held.letter}
+            found = chains.look(self._client, self._keys, self._database, there, since, self._now)
+            self.report.followed += found.asked
+            self.report.not_followed += found.told
+            if not found.moves or self._commit(found.moves) == 0:
+                return
+        raise Conflict("Chains changed each time they were looked at", hint="stop all nodes, then try again")
 
     # -- runs --------------------------------------------------------------------------------------
 

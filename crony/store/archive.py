@@ -202,6 +202,7 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "parts": outcome.parts or None,
         "chain_id": outcome.chain or None,
         "cause_id": outcome.cause or None,
+        "no_chain": outcome.no_chain is True,
     }
 
 

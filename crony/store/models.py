@@ -175,6 +175,8 @@ class RunRow(Base):
     """The run that its chain began with; None: it began one itself."""
     cause_id: Mapped[str | None] = mapped_column(String(RUN))
     """The run whose end it follows."""
+    no_chain: Mapped[bool | None]
+    """Nothing was to follow it. None: not known."""
     __table_args__ = (
         Index("ix_runs_parent", "parent_id", "part"),
         Index("ix_runs_chain", "chain_id"),

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import aliased
 
+from crony.domain.chain import End
 from crony.domain.outcome import Kind
 from crony.domain.run import State, Trigger
 from crony.store.db import Database
@@ -127,6 +128,31 @@ def _wholes(db: Database, query: Select[*tuple[Any, ...]]) -> list[KnownRun]:
         KnownRun(run, job, name, generation, revision, trigger, 0, False, "", fire_at, asked, parts=part + 1)
         for run, job, name, generation, revision, trigger, fire_at, asked, part in rows
     ]
+
+
+def ends(db: Database, jobs: Sequence[str], since: float) -> list[tuple[End, float]]:
+    """Ends of whole runs of these jobs after `since` (epoch seconds), and their fires that became no run; each with
+    its instant, in that order. Runs that nothing was to follow are left out. Raises `Unavailable`."""
+    found: list[tuple[End, float]] = []
+    for start in range(0, len(jobs), PAGE):
+        part = jobs[start : start + PAGE]
+        over = RunRow.state == State.ENDED.value, RunRow.ended_at >= since, RunRow.parent_id.is_(None)
+        runs = select(RunRow).where(RunRow.job_id.in_(part), *over, RunRow.no_chain.is_not(True))
+        for row in db.read(lambda session, query=runs: session.scalars(query).all()):  # type: ignore[misc]
+            facts = {"result": row.result, "reason": row.reason, "code": row.code, "run": row.id}
+            at, begun = row.ended_at or since, row.requested_at or row.ended_at or since
+            end = End(row.id, row.job_id, row.job_name, row.outcome, row.chain_id or row.id, begun)
+            found.append((end._replace(facts={**facts, "outcome": row.outcome}), at))
+        skips = select(SkipRow).where(SkipRow.job_id.in_(part), SkipRow.decided_at >= since)
+        for row in db.read(lambda session, query=skips: session.scalars(query).all()):  # type: ignore[misc]
+            facts = {"reason": row.reason, "run": row.run_id, "outcome": Kind.SKIPPED.value}
+            end = End(row.run_id, row.job_id, row.job_name, Kind.SKIPPED.value, row.chain_id or row.run_id)
+            last = row.to_at
+            first = row.fire_at if last is not None else None
+            found.append(
+                (end._replace(chain_at=row.decided_at, fire_at=first, to_at=last, facts=facts), row.decided_at)
+            )
+    return sorted(found, key=lambda each: (each[1], each[0].run))
 
 
 def jobs(db: Database) -> Iterator[SavedJob]:

@@ -33,7 +33,7 @@ from crony.recovery.recover import Recovery, Report
 from crony.recovery.survey import survey
 from crony.store import marks, recovery, runs
 from crony.store.db import Database
-from tests.helpers.beat import ACTION, Dying, Message, Stage, stage
+from tests.helpers.beat import ACTION, Dying, Message, Stage, settled, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
 
@@ -275,6 +275,77 @@ def test_backfills_and_runs_in_parts_go_on_where_they_were(
     until(lambda: all(archived(database, run).ended for run in (whole, later)), 10, "both whole runs to be archived")
     assert archived(database, later).outcome == Kind.LOST
     assert runs.get(database, whole).reason == ("" if again else "1 of 4 parts did not succeed; lost: 3")
+
+
+def test_chains_go_on_where_something_ended_since_and_nothing_follows_twice(
+    own_etcd: EtcdServer, place: Stage, database: Database, tmp_path: Path
+) -> None:
+    node, jobs = place.node("n1"), catalog(place, database)
+
+    def made(name: str, **fields: Any) -> LiveJob:
+        view = jobs.create({"name": name, "action": ACTION, "overlap": "allow", **fields}, "me")
+        return LiveJob.created(view.id, {"name": name, "action": ACTION}, now=0)
+
+    top = made("top")
+    left, right = (made(name, after={"jobs": ["top"]}) for name in ("left", "right"))
+    both = made("both", after={"jobs": ["left", "right"]})
+    once = made("once", after={"jobs": ["top"], "on": "failure"}, delivery="at_most_once")
+    made("last", after={"jobs": ["both"], "on": "success"})
+    place.lead()
+
+    def message(run: str) -> Message:
+        return until(lambda: next((m for m in node.messages() if m.run == run), None), 10, run)
+
+    def end(run: str, kind: str = Kind.SUCCEEDED) -> str:
+        node.end(found := message(run), node.claim(found), kind)
+        return run
+
+    def followers(run: str) -> dict[str, str]:
+        return {job.id: ids.chained_run_id(job.id, 1, run) for job in (left, right)}
+
+    whole, half, gone, alone, bad = (place.ask(top).run for _ in range(5))
+    for run in (whole, half):
+        end(run)
+        for follower in followers(run).values():
+            message(follower)
+    for run in (gone, alone, bad):
+        message(run)
+    backup = Backup(own_etcd, place, tmp_path / "backup")
+    chained = {run: ids.chained_run_id(both.id, 1, run) for run in (whole, half, gone)}
+    for follower in followers(whole).values():
+        end(follower)
+    end(chained[whole], Kind.FAILED)  # its chain is at its end
+    end(followers(half)[left.id])
+    end(gone)
+    found = message(alone)
+    node.end(found, node.claim(found), no_chain=True)  # as if it had been asked for so
+    end(bad, Kind.FAILED)
+    ended = [*followers(whole).values(), chained[whole], followers(half)[left.id], gone, alone, bad]
+    until(lambda: all((known := archived(database, run)) and known.ended for run in ended), 20, "the archive")
+    until(lambda: message(ids.chained_run_id(once.id, 1, bad)), 10, "what may have run")
+    for centre in place.centres:
+        centre.stop()
+    seen = marks.load(database, place.keys.namespace)
+    assert seen is not None
+
+    backup.restore()
+    report, again = recover(place, database, seen), recover(place, database)
+    assert (report.followed, again.followed, again.not_followed) == (3, 0, 0)
+    assert place.outs()[ids.chained_run_id(once.id, 1, bad), "end"].kind == Kind.LOST, "it may have run"
+    node.vanish()
+    node = place.node("n2")
+    place.lead(centre="two")
+    end(followers(half)[right.id])
+    end(chained[half])  # what was gathered since counts
+    for follower in followers(gone).values():
+        end(follower)
+    end(chained[gone])
+    until(lambda: archived(database, chained[gone]), 20, "the last")
+    settled(lambda: sorted(m.run for m in place.messages()))
+    assert {m.envelope.cause for m in place.messages()} == {chained[half], chained[gone]} and not place.waits()
+    assert {m.envelope.name for m in place.messages()} == {"last"}, "nothing of the others runs again"
+    assert archived(database, chained[whole]).outcome == Kind.FAILED
+    assert not any(archived(database, run) for run in followers(alone).values())
 
 
 def test_recovering_twice_and_without_a_database(
