@@ -304,6 +304,18 @@ def test_what_is_asked_later_does_not_overtake_a_refused_admission(
     assert [message.run for message in node.messages()] == [first] and list(place.waits()) == [second]
 
 
+def test_a_hint_whose_answer_is_lost_keeps_nobody_from_running_the_job(place: Stage) -> None:
+    """It makes no run, so none can be in doubt: a job that is due in a year, or never, would stand still until then."""
+    node = place.node("n1")
+    jobs = [place.publish(done=int(time.time())), place.publish(schedule={"cron": "0 0 29 2 *"}, done=int(time.time()))]
+    centre = place.centre()
+    limbo = Limbo(centre, place.keys.done(""))
+    centre.leads()
+    until(lambda: limbo.caught, 10, "the hints to be caught")
+    runs = {place.ask(job).run for job in jobs}
+    until(lambda: {message.run for message in node.messages()} == runs, 10, "both to run")
+
+
 @pytest.mark.parametrize("others", [[], ["k"]], ids=["alone", "beside another job"])
 def test_what_an_earlier_try_has_done_does_not_prove_a_later_one(place: Stage, others: list[str]) -> None:
     """Both say the same about the job, and both answers were lost: the later one was refused, with all in it."""

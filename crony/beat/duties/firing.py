@@ -93,7 +93,7 @@ class Firing:
         while unnoted and len(steps) < office.committer.limit("note"):
             job, due = unnoted.popitem()
             entry = office.book.jobs.get(job)
-            if entry is None or entry.busy or entry.limbo or entry.done is None or not entry.seen:
+            if entry is None or entry.busy or entry.done is None or not entry.seen:
                 continue
             if hint.trusted(entry.done, entry.seen, entry.done_seen) or entry.due != due:
                 continue
@@ -102,7 +102,7 @@ class Firing:
             except (CronyError, ValueError):
                 continue  # it was read a moment ago; whoever reads it next says what is wrong with it
             move = note(office.keys, job, job_seen=entry.seen, done_seen=entry.done_seen, done=done)
-            steps.append(self._step(entry, move))
+            steps.append(self._step(entry, move, runs=False))
         if steps:
             office.committer.send("note", steps)
 
@@ -205,11 +205,14 @@ class Firing:
         dispatches: Sequence[Dispatch] = (),
         skipped: int = 0,
         alert: Alert | None = None,
+        *,
+        runs: bool = True,
     ) -> Step:
+        """`runs`: it may make some, so that nothing else is decided about the job while it is in doubt."""
         entry.busy, seen = True, entry.done_seen
 
         def settle(verdict: Verdict) -> None:
-            self._settled(entry, verdict, seen, dispatches, skipped)
+            self._settled(entry, verdict, seen if runs else 0, dispatches, skipped)
             if alert is not None and verdict is Verdict.DONE:
                 self._office.counts["alerts"] += 1
                 self._undelivered.more(1)
@@ -228,7 +231,7 @@ class Firing:
             office.sent(dispatches)
             office.figured(dispatches)
             office.counts["skipped"] += skipped
-        elif verdict is Verdict.LIMBO:
+        elif verdict is Verdict.LIMBO and seen:
             entry.limbo = entry.done_seen == seen
             office.book.news.doubt |= not entry.limbo  # it has arrived just now
         elif verdict is Verdict.REFUSED:
@@ -245,7 +248,7 @@ class Firing:
         """Write down that the job does not fire and why, and tell people; the instant that was due gets a record."""
         office = self._office
         held = holding.hold(office, entry, done, due, error, tell=self._undelivered.room > 0)
-        return self._step(entry, held.move, skipped=held.skipped, alert=held.alert)
+        return self._step(entry, held.move, skipped=held.skipped, alert=held.alert, runs=False)
 
     def _hold_broken(self) -> None:
         """Hold the jobs whose next instant could not be told."""
