@@ -130,9 +130,9 @@ class Api:
                 return
 
     def text(self, path: str, **query: Any) -> tuple[bytes, Mapping[str, str]]:
-        """Body and headers of a plain-text answer."""
-        answer = self._send("GET", path, query=query, accept="text/plain")
-        if not answer.headers.get("Content-Type", "").startswith("text/plain"):
+        """Body and headers of an answer of text, or of lines of JSON."""
+        answer = self._send("GET", path, query=query, accept="text/plain, application/x-ndjson")
+        if not answer.headers.get("Content-Type", "").startswith(("text/plain", "application/x-ndjson")):
             raise self._not_ours(answer)
         return answer.content, answer.headers
 

@@ -159,12 +159,18 @@ def chain(ident: str, api: Api, form: str) -> None:
 @click.argument("ident", metavar="RUN")
 @click.option("--attempt", type=click.IntRange(1), help="Of this attempt (default: the last one).")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the attempt has ended.")
+@click.option("--stdout", "stream", flag_value="stdout", help="Only what came by standard output.")
+@click.option("--stderr", "stream", flag_value="stderr", help="Only what came by standard error.")
+@click.option("--log", "stream", flag_value="log", help="Only what was logged.")
+@click.option("--times", is_flag=True, help="Each line with its time and its stream.")
 @click.option("--raw", is_flag=True, help="At a terminal too, pass every byte on as it is.")
 @api_option
-def output(ident: str, attempt: int | None, follow: bool, raw: bool, api: Api) -> int:
+def output(
+    ident: str, attempt: int | None, follow: bool, stream: str | None, times: bool, raw: bool, api: Api
+) -> int:
     """Print what a run printed."""
     try:
-        copy_output(api, ident, attempt=attempt, follow=follow, raw=raw)
+        copy_output(api, ident, attempt=attempt, follow=follow, raw=raw, stream=stream, times=times)
     except KeyboardInterrupt:
         show.hint("stopped following; the run goes on")
         return 130

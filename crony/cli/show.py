@@ -108,15 +108,18 @@ def hint(text: str) -> None:
     click.echo(text, err=True)
 
 
-def moment(text: str | None) -> str:
-    """An RFC 3339 time of the API as local time with its zone's offset."""
+def moment(text: str | None, *, exact: bool = False) -> str:
+    """An RFC 3339 time of the API as local time with its zone's offset; `exact`: to the millisecond."""
     if not text:
         return "-"
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         return plain(text)
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S%z")
+    local = at.astimezone()
+    if exact:
+        return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03d}{local:%z}"
+    return local.strftime("%Y-%m-%d %H:%M:%S%z")
 
 
 def away(text: str | None) -> str:

@@ -137,6 +137,8 @@ class Envelope(Record):
     """Seconds from the call in which an asynchronous callee has to complete; 0: the job is not asynchronous."""
     heartbeat: float = 0.0
     """Seconds for which such a callee may be silent; 0: for any time."""
+    output_limit: int = 0
+    """Most bytes kept of what each attempt prints; 0: as many as its node keeps, which is the most anyway."""
     retry: dict[str, Any] = field(default_factory=dict)
     """The job's retry section: max, backoff, delay, max_delay, jitter, elsewhere (durations in seconds)."""
     priority: int = 0

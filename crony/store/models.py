@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Index, Integer, MetaData, String, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Index, Integer, MetaData, String, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from crony.domain.alert import ID_LIMIT
@@ -264,6 +264,8 @@ class OutputRow(Base):
     final: Mapped[bool]
     """The node brings no more."""
     truncated: Mapped[bool]
+    removed: Mapped[bool] = mapped_column(server_default=false())
+    """Its chunks were deleted, because its job wants them no longer."""
     updated_at: Mapped[float]
     __table_args__ = (Index("ix_outputs_updated", "updated_at"), _MYSQL)
 
@@ -277,6 +279,8 @@ class OutputChunkRow(Base):
     offset: Mapped[int] = mapped_column("start", BigInteger, primary_key=True, autoincrement=False)
     length: Mapped[int] = mapped_column(Integer)
     data: Mapped[bytes] = mapped_column(long_bytes())
+    stamps: Mapped[bytes | None] = mapped_column(long_bytes())
+    """Streams and times of it (`domain.stamps`), zlib-compressed; None: nobody knows them."""
     __table_args__ = (_MYSQL,)
 
 

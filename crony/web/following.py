@@ -7,8 +7,6 @@ grown. Who is told so reads on; the others cost nothing.
 from __future__ import annotations
 
 import asyncio
-import base64
-import codecs
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -16,9 +14,11 @@ from collections.abc import AsyncIterator
 from starlette.concurrency import run_in_threadpool
 
 from crony.clock import SYSTEM
+from crony.domain.stamps import Source
 from crony.errors import CronyError, Unavailable
 from crony.store import output
 from crony.store.db import Database
+from crony.web import printed
 from crony.web.live import Live
 from crony.web.runs import output_ended
 
@@ -48,16 +48,17 @@ class Tails:
         self._readers = 0
         self._task: asyncio.Task[None] | None = None
 
-    def follow(self, run: str, attempt: int, offset: int) -> AsyncIterator[bytes]:
+    def follow(self, run: str, attempt: int, offset: int, wanted: Source = Source.ANY) -> AsyncIterator[bytes]:
         """The stream of one reader: `output` events, each with the byte offset after it as its id, then one `end`.
+        `wanted`: what came by another stream is left out.
 
         Raises `Unavailable` when too many read already.
         """
         if self._readers >= MOST:
             raise Unavailable(f"{MOST} readers follow output here already", hint="try again later, or ask another web")
-        return self._stream((run, attempt), offset)
+        return self._stream((run, attempt), offset, wanted)
 
-    async def _stream(self, key: Key, offset: int) -> AsyncIterator[bytes]:
+    async def _stream(self, key: Key, offset: int, wanted: Source) -> AsyncIterator[bytes]:
         news = asyncio.Event()
         self._readers += 1
         self._waiting.setdefault(key, set()).add(news)
@@ -69,17 +70,18 @@ class Tails:
                 news.clear()
                 try:
                     piece = await run_in_threadpool(output.read, self._db, *key, offset, limit=PIECE)
-                    if piece.data:
-                        event, offset = _event(piece.data, offset, last=piece.eof)
-                        if event:
-                            yield event
-                            continue
+                    before = offset
+                    told, offset = printed.events(piece, wanted)
+                    if offset > before and not piece.removed:
+                        if told:
+                            yield told
+                        continue
                     ended = await run_in_threadpool(output_ended, self._db, self._live, *key, brought=piece.eof)
                 except Unavailable as error:
                     log.debug("output of %s cannot be followed now: %s", key[0], error)
                 else:
                     if ended:
-                        state = "truncated" if piece.truncated else "complete"
+                        state = printed.state_of(piece)
                         yield f"event: end\ndata: {json.dumps({'state': state, 'attempt': key[1]})}\n\n".encode()
                         return
                 try:
@@ -114,18 +116,3 @@ class Tails:
 
     def _alive(self) -> set[Key]:
         return {(run.run, run.attempt) for run in self._live.runs()}
-
-
-def _event(data: bytes, offset: int, *, last: bool) -> tuple[bytes, int]:
-    """An event of whole characters, and the offset after it; empty while a character is not whole yet. What is no
-    UTF-8 goes as base64."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        text = decoder.decode(data, final=last)
-        used = len(data) - len(decoder.getstate()[0])
-        told = {"text": text}
-    except UnicodeDecodeError:
-        used, told = len(data), {"base64": base64.b64encode(data).decode()}
-    if not used:
-        return b"", offset
-    return f"id: {offset + used}\nevent: output\ndata: {json.dumps(told)}\n\n".encode(), offset + used

@@ -17,9 +17,9 @@ from crony.errors import CronyError
 
 if TYPE_CHECKING:
     from crony.workers.calling import Callback
+    from crony.workers.output import Output
     from crony.workers.process import Process
     from crony.workers.progress import Progress
-    from crony.workers.spool import Output
 
 
 @dataclass(frozen=True, slots=True)

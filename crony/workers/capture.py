@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from crony.workers.spool import Output
+from crony.domain.stamps import Source
+from crony.workers.output import Output
 
 _output: ContextVar[Output | None] = ContextVar("crony_output", default=None)
 
@@ -17,8 +18,8 @@ _output: ContextVar[Output | None] = ContextVar("crony_output", default=None)
 class _Stream:
     """Stands in for `sys.stdout` or `sys.stderr`: goes to the attempt of the calling context, else where it went."""
 
-    def __init__(self, behind: Any) -> None:
-        self._behind = behind
+    def __init__(self, behind: Any, source: Source) -> None:
+        self._behind, self._source = behind, source
 
     def write(self, text: str) -> int:
         """As of a text stream."""
@@ -26,7 +27,7 @@ class _Stream:
         if output is None:
             self._behind.write(text)
         else:
-            output.write(text.encode(errors="backslashreplace"))
+            output.write(text.encode(errors="backslashreplace"), self._source)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -53,7 +54,7 @@ class _Handler(logging.Handler):
         output = _output.get()
         if output is not None:
             try:
-                output.text(self.format(record))
+                output.text(self.format(record), Source.LOG)
             except Exception:
                 self.handleError(record)
 
@@ -65,10 +66,10 @@ _handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(m
 @contextmanager
 def captured(output: Output) -> Iterator[None]:
     """Prints and log records of this context (not of threads it starts) go to `output`."""
-    for name in ("stdout", "stderr"):
+    for name, source in (("stdout", Source.STDOUT), ("stderr", Source.STDERR)):
         stream = getattr(sys, name)
         if not isinstance(stream, _Stream):
-            setattr(sys, name, _Stream(stream))
+            setattr(sys, name, _Stream(stream, source))
     root = logging.getLogger()
     if _handler not in root.handlers:
         root.addHandler(_handler)

@@ -189,7 +189,7 @@ class _Execution:
 
     def __init__(self, process: Process, held: Held, sealed: str, envelope: Envelope) -> None:
         self._process, self._sealed, self._envelope = process, sealed, envelope
-        output = process.spool.open(envelope.run, envelope.attempt, held.incarnation)
+        output = process.spool.open(envelope.run, envelope.attempt, held.incarnation, envelope.output_limit)
         self._attempt = Attempt(envelope, held, output, process)
         self._attempt.finishes_with(self._end)
         self._token: Token | None = None

@@ -2,6 +2,9 @@
 
 A chunk is named by run, attempt and offset, so sending it twice is harmless; the web answers with what it has. The web
 being away costs nothing but room in the spool; beyond the limit the oldest output is dropped, with a marker.
+
+Before its bytes a chunk carries its stamps (streams and times). A web of a version before them says that it does not
+know such a body, and gets the bytes alone.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from pathlib import Path
 
 import requests
 
+from crony.domain.stamps import Source, Stamp, cut, pack, unpack
 from crony.settings import Settings
-from crony.workers.spool import FULL, Piece, Spool, parse
+from crony.workers.spool import FULL, SHEDDABLE, Piece, Spool, parse
 from crony.workers.tally import TALLY
 
 log = logging.getLogger("crony.output")
@@ -31,6 +35,10 @@ LONGEST = 30.0
 MOST_FILES = 20_000
 MOST_FAILED = 5
 """Files in a row that the web may fail on before it counts as away."""
+STAMPED = "application/vnd.crony.output"
+"""Content type of a chunk with its stamps."""
+UNSTAMPED = 300.0
+"""Seconds for which a web that does not know it is sent bytes alone."""
 DROPPED = b"\n[crony: output dropped here, the spool of this node was full]\n"
 
 
@@ -52,6 +60,7 @@ class Uploader:
         self._have: dict[str, int] = {}
         self._later: dict[str, tuple[float, int]] = {}
         """Files that the web failed on: not before (monotonic seconds), and how often it did."""
+        self._unstamped_until = 0.0
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._said = ""
         self.spooled = 0
@@ -133,16 +142,18 @@ class Uploader:
 
     def _scan(self) -> list[tuple[float, int, Piece]]:
         files, total = [], 0
-        for path in Path(self._spool.path).iterdir():
-            piece = parse(path.name)
+        paths = {path.name: path for path in Path(self._spool.path).iterdir()}
+        for name, path in paths.items():
+            piece = parse(name)
             if piece is None:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 facts = path.stat()
+                size = facts.st_size + (paths[piece.stamps].stat().st_size if piece.stamps in paths else 0)
                 if piece.stage == "open" and piece.incarnation != self._incarnation:
                     piece = self._spool.rename(piece, "done")
-                files.append((facts.st_mtime, facts.st_size, piece))
-                total += facts.st_size
+                files.append((facts.st_mtime, size, piece))
+                total += size
         files.sort(key=lambda file: file[0])
         kept = {piece.stem for _, _, piece in files}
         self._have = {stem: have for stem, have in self._have.items() if stem in kept}
@@ -151,24 +162,24 @@ class Uploader:
 
     def _make_room(self, files: list[tuple[float, int, Piece]], total: int) -> list[tuple[float, int, Piece]]:
         full, left = self._spool.path / FULL, []
-        dropped = 0
+        limit, dropped = min(self._limit, self._spool.room(total)), 0
         for index, (at, size, piece) in enumerate(files):
             if len(files) - index > MOST_FILES and piece.stage != "open":
-                (self._spool.path / piece.filename).unlink(missing_ok=True)
+                self._spool.remove(piece)
                 total, dropped = total - size, dropped + 1
+                TALLY.add("shed")
                 continue
-            if total > self._limit and piece.stage in ("done", "cut"):
-                piece = self._spool.rename(piece, "shed")
-                with (self._spool.path / piece.filename).open("r+b") as file:
-                    file.truncate(0)
+            if total > limit and piece.stage in SHEDDABLE:
+                with contextlib.suppress(FileNotFoundError):
+                    piece = self._spool.shed(piece)
                 total, size, dropped = total - size, 0, dropped + 1
             left.append((at, size, piece))
         if dropped:
-            TALLY.add("shed", dropped)
             log.warning("the spool is full: output of %d attempts was dropped, oldest first", dropped)
         self.spooled = total
-        if total > self._limit:
-            full.touch()
+        if total > limit:
+            with contextlib.suppress(OSError):
+                full.touch()
         else:
             full.unlink(missing_ok=True)
         return left
@@ -181,25 +192,40 @@ class Uploader:
             ends = len(data) < CHUNK and piece.stage != "open"
         if not data and not ends:
             return False
-        taken = self._post(piece, have, data, final=ends, truncated=piece.stage == "cut")
+        stamps = self._stamps(piece, have, have + len(data))
+        path.stat()  # what has its name still was whole when it was read: it is renamed before it is emptied
+        sent = data
+        if ends and piece.stage == "lost":
+            sent, stamps = data + DROPPED, [*stamps, Stamp(len(data), Source.CRONY, time.time_ns() // 1_000_000)]
+        taken = self._post(piece, have, sent, stamps, final=ends, truncated=piece.stage in ("cut", "lost"))
         if taken is None or (ends and taken >= have + len(data)):
-            path.unlink(missing_ok=True)
+            self._spool.remove(piece)
             self._have.pop(piece.stem, None)
             return False
         self._have[piece.stem] = taken
         return taken != have and (len(data) == CHUNK or piece.stage != "open")
 
+    def _stamps(self, piece: Piece, start: int, stop: int) -> list[Stamp]:
+        """Those of the bytes between; none for what a version before them has written."""
+        with contextlib.suppress(FileNotFoundError):
+            return cut(unpack((self._spool.path / piece.stamps).read_bytes()), start, stop)
+        return []
+
     def _shed(self, piece: Piece) -> bool:
         have = self._have.get(piece.stem)
         if have is None:
-            have = self._post(piece, 0, b"", final=False, truncated=False)
+            have = self._post(piece, 0, b"", [], final=False, truncated=False)
         if have is not None:
-            self._post(piece, have, DROPPED, final=True, truncated=True)
-        (self._spool.path / piece.filename).unlink(missing_ok=True)
+            stamp = Stamp(0, Source.CRONY, time.time_ns() // 1_000_000)
+            self._post(piece, have, DROPPED, [stamp], final=True, truncated=True)
+        self._spool.remove(piece)
         return False
 
-    def _post(self, piece: Piece, offset: int, data: bytes, *, final: bool, truncated: bool) -> int | None:
+    def _post(
+        self, piece: Piece, offset: int, data: bytes, stamps: list[Stamp], *, final: bool, truncated: bool
+    ) -> int | None:
         """Send one chunk: the next offset wanted, None when the web will never take this file. Raises `Away`."""
+        head = pack(stamps) if time.monotonic() >= self._unstamped_until else b""
         headers = {
             "Content-Type": "application/octet-stream",
             "X-Crony-Run": piece.run,
@@ -208,9 +234,11 @@ class Uploader:
             "X-Crony-Final": "1" if final else "0",
             "X-Crony-Truncated": "1" if truncated else "0",
         }
+        if head:
+            headers.update({"Content-Type": STAMPED, "X-Crony-Stamps": str(len(head))})
         try:
             answer = self._http.post(
-                self._url, data=zlib.compress(data, 1), headers=headers, timeout=(4, 10), allow_redirects=False
+                self._url, data=zlib.compress(head + data, 1), headers=headers, timeout=(4, 10), allow_redirects=False
             )
             if answer.status_code == 200:
                 return max(0, int(answer.json()["have"]))
@@ -218,6 +246,9 @@ class Uploader:
             raise Away(f"{self._url} does not answer ({type(error).__name__})") from None
         except (ValueError, KeyError, TypeError):
             raise Away(f"{self._url} gives an answer that is not Crony's") from None
+        if answer.status_code == 415 and head:
+            self._unstamped_until = time.monotonic() + UNSTAMPED
+            return self._post(piece, offset, data, [], final=final, truncated=truncated)
         if answer.status_code in (400, 413, 422):
             log.error("the web refuses output of %s attempt %d: %s", piece.run, piece.attempt, _title(answer))
             return None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 
 import requests
@@ -20,7 +23,7 @@ def test_output_is_followed_live_and_whole(own_etcd: EtcdServer, tmp_path: Path)
         web = crony.web()
         crony.node("n")
         crony.await_nodes("n")
-        job = crony.shell("talk", f"echo eins\n{crony.at_gate}\nprintf 'zw\\303\\266lf \\377\\n'")
+        job = crony.shell("talk", f"echo eins\n{crony.at_gate}\necho oops >&2; printf 'zw\\303\\266lf \\377\\n'")
         run = crony.trigger(job)
         seen = tmp_path / "seen"
         command = [sys.executable, "-m", "crony", "run", "output", "-f", run]
@@ -33,14 +36,17 @@ def test_output_is_followed_live_and_whole(own_etcd: EtcdServer, tmp_path: Path)
             ) as answer:
                 assert answer.headers["Content-Type"].startswith("text/event-stream")
                 lines = answer.iter_lines(chunk_size=1, decode_unicode=True)
-                assert next(line for line in lines if line.startswith("data: ")) == 'data: {"text": "eins\\n"}'
+                first = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
+                assert (first["text"], first["stream"]) == ("eins\n", "stdout")
+                assert abs(datetime.fromisoformat(first["at"]).timestamp() - time.time()) < 60
             until(lambda: seen.read_bytes() == b"eins\n", 20, "the command to show what is printed while it runs")
             web.kill()
             web.start()
             until(lambda: _answers(crony.api), 30, "the web to be back")
             crony.gate.touch()
             assert following.wait(60) == 0
-            assert seen.read_bytes() == b"eins\nzw\xc3\xb6lf \xff\n", "nothing twice, nothing missing, byte by byte"
+            whole = b"eins\noops\nzw\xc3\xb6lf \xff\n"
+            assert seen.read_bytes() == whole, "nothing twice, nothing missing, byte by byte"
         finally:
             following.kill()
             following.wait()
@@ -48,7 +54,16 @@ def test_output_is_followed_live_and_whole(own_etcd: EtcdServer, tmp_path: Path)
         url = f"{crony.api}/api/v1/runs/{run}/output"
         again = crony.http.get(url, params={"follow": "true"}, headers={"Last-Event-ID": "5"}, timeout=30)
         data = [json.loads(line[6:]) for line in again.text.splitlines() if line.startswith("data: ")]
-        assert data == [{"base64": "enfDtmxmIP8K"}, {"state": "complete", "attempt": 1}]
+        told = [(each.get("stream"), each.get("text") or each.get("base64")) for each in data]
+        assert told == [("stderr", "oops\n"), ("stdout", "enfDtmxmIP8K"), (None, None)]
+        assert data[-1] == {"state": "complete", "attempt": 1}
+        environ = crony._environ(CRONY_API=crony.api, CRONY_TOKEN=crony.token)
+        for option, expected in (("--stdout", rb"eins\nzw\xc3\xb6lf \xff\n"), ("--stderr", rb"oops\n"), (
+            "--times", rb"20\S+ \d\d:\d\d:\d\d\.\d{3}[+-]\d{4} stdout eins\n\S+ \S+ stderr oops\n\S+ \S+ stdout zw.*\n"
+        )):  # fmt: skip
+            words = [sys.executable, "-m", "crony", "run", "output", run, option]
+            done = subprocess.run(words, env=environ, capture_output=True, timeout=60, check=True)
+            assert re.fullmatch(expected, done.stdout), (option, done.stdout)
         assert crony.http.get(url.replace(run, "j1.1.9"), params={"follow": "true"}, timeout=30).status_code == 404
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from crony.domain.run import Envelope
+from crony.domain.stamps import Source, only, unpack
 from crony.settings import Settings
 from crony.workers.attempt import Attempt, Held, Verdict
 from crony.workers.process import Process
+from crony.workers.spool import parse
 
 INCARNATION = "i0"
 
@@ -52,9 +54,14 @@ def attempt(parts: Process, action: dict[str, Any], /, **changes: Any) -> Attemp
     return Attempt(told, held, parts.spool.open(told.run, told.attempt, INCARNATION), parts)
 
 
-def output(parts: Process) -> bytes:
-    """Everything in the spool."""
-    return b"".join(path.read_bytes() for path in sorted(parts.spool.path.iterdir()))
+def output(parts: Process, source: Source = Source.ANY) -> bytes:
+    """Everything in the spool, or what came by one stream."""
+    found = b""
+    for path in sorted(parts.spool.path.iterdir()):
+        if (piece := parse(path.name)) is not None:
+            stamps = unpack((parts.spool.path / piece.stamps).read_bytes())
+            found += only(path.read_bytes(), stamps, source)
+    return found
 
 
 class Aside:

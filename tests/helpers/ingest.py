@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from crony.domain.stamps import NAMES, Stamp, parse, pieces
 from tests.helpers.service import Asked, Service, service
 
 
@@ -19,6 +20,9 @@ class Kept:
     data: dict[tuple[str, int], bytes] = field(default_factory=dict)
     final: dict[tuple[str, int], bool] = field(default_factory=dict)
     """(run, attempt) -> whether it was truncated, once final."""
+    stamps: dict[tuple[str, int], list[Stamp]] = field(default_factory=dict)
+    old: bool = False
+    """It is of a version before stamps."""
     refuse: int = 0
     """Status to answer everything with; 0: take it."""
     broken: set[tuple[str, int]] = field(default_factory=set)
@@ -37,12 +41,30 @@ class Kept:
         if where in self.broken:
             return 500, kind, b'{"title": "Internal Server Error"}'
         have, offset = self.data.get(where, b""), int(asked.headers["x-crony-offset"])
-        chunk = zlib.decompress(asked.body)
+        if self.old and asked.headers["content-type"] != "application/octet-stream":
+            return 415, kind, b'{"title": "Unsupported Media Type"}'
+        size, body = int(asked.headers.get("x-crony-stamps", 0)), zlib.decompress(asked.body)
+        chunk = body[size:]
         if offset <= len(have):
+            known = self.stamps.setdefault(where, [])
+            told = [stamp._replace(at=stamp.at + offset) for stamp in parse(body[:size])]
+            known[:] = [stamp for stamp in known if stamp.at < offset] + told
             have = self.data[where] = have + chunk[len(have) - offset :]
             if asked.headers["x-crony-final"] == "1" and offset + len(chunk) >= len(have):
                 self.final[where] = asked.headers["x-crony-truncated"] == "1"
         return 200, kind, json.dumps({"have": len(have)}).encode()
+
+
+    def streams(self, run: str, attempt: int = 1) -> list[tuple[str, bytes]]:
+        """What came by which stream, in order, neighbours of one stream together."""
+        found: list[tuple[str, bytes]] = []
+        for piece in pieces(self.data[run, attempt], self.stamps[run, attempt]):
+            name = NAMES.get(piece.source, "")
+            if found and found[-1][0] == name:
+                found[-1] = name, found[-1][1] + piece.data
+            else:
+                found.append((name, piece.data))
+        return found
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def test_output_is_live_and_complete(leader: Leader, etcd: EtcdServer, tmp_path:
     with running_node(leader, etcd.endpoint, pool=pool, name="n1", api=api, token="node-token") as node:
         facts = leader.node("n1")
         assert facts is not None
-        script = f"echo first; while [ ! -e {mark} ]; do sleep 0.02; done; echo last"
+        script = f"echo first; while [ ! -e {mark} ]; do sleep 0.02; done; echo oops >&2; echo last"
         run = leader.send(facts, {"kind": "shell", "script": script})
         until(lambda: "output stays on this node" in node.text(), what="the web is away")
         with ingest(port, stored):
@@ -38,9 +38,9 @@ def test_output_is_live_and_complete(leader: Leader, etcd: EtcdServer, tmp_path:
             leader.ended(run)
             until(lambda: (run, 1) in stored.final and (printed, 1) in stored.final, what="the ends")
             assert node.stop() == 0
-    assert stored.data[run, 1] == b"first\nlast\n"
-    assert stored.data[printed, 1].startswith(b"hello\nerr hello\n")
-    assert b"WARNING somebody: log hello" in stored.data[printed, 1]
+    assert stored.streams(run) == [("stdout", b"first\n"), ("stderr", b"oops\n"), ("stdout", b"last\n")]
+    (_, out), (_, err), (source, logged) = stored.streams(printed)[:3]
+    assert (out, err, source) == (b"hello\n", b"err hello\n", "log") and b"WARNING somebody: log hello" in logged
 
 
 def test_output_outlives_a_killed_node(leader: Leader, etcd: EtcdServer, tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from crony.domain.masking import Mask
+from crony.domain.stamps import Source, pieces, unpack
 from crony.errors import Invalid
 from crony.settings import Settings
 from crony.workers import uploader
@@ -47,7 +51,17 @@ def uploading(kept: Spool, told: Settings, incarnation: str = "i1") -> Iterator[
 
 
 def names(kept: Spool) -> list[str]:
-    return sorted(path.name for path in kept.path.iterdir())
+    """Of all but the stamps, which lie beside each."""
+    return sorted(path.name for path in kept.path.iterdir() if path.suffix != ".stamps")
+
+
+def streams(kept: Spool) -> list[tuple[int, bytes]]:
+    """What lies there of the one attempt, and by which stream it came."""
+    (path,) = (kept.path / name for name in names(kept))
+    piece = parse(path.name)
+    assert piece is not None
+    stamps = unpack((kept.path / piece.stamps).read_bytes())
+    return [(each.source, each.data) for each in pieces(path.read_bytes(), stamps)]
 
 
 def test_nothing_printed_is_no_file(tmp_path: Path) -> None:
@@ -78,7 +92,7 @@ def test_stages_are_names(tmp_path: Path) -> None:
 
 
 def test_of_an_output_over_its_cap_head_and_tail_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crony.workers.spool.TAIL", 50)
+    monkeypatch.setattr("crony.workers.output.TAIL", 50)
     kept = spool(settings(tmp_path, output_limit=100))
     output = kept.open(RUN, 1, "i1")
     for number in range(1000):
@@ -93,7 +107,58 @@ def test_of_an_output_over_its_cap_head_and_tail_are_kept(tmp_path: Path, monkey
     assert (kept.path / f"{RUN}~1~i1.cut").read_bytes() == head + marker + left_out + tail
 
 
-@pytest.mark.parametrize("name", ["", ".full", "x.open", "a~1.done", "a~b~i.done", "a~1~i.tmp", "a~1~i"])
+def test_streams_and_times_are_kept_beside_the_bytes(tmp_path: Path) -> None:
+    kept = spool(settings(tmp_path, output_limit=40))
+    output, began = kept.open(RUN, 1, "i1"), time.time()
+    output.write(b"a")
+    output.write(b"b")
+    output.write(b"oops\n", Source.STDERR)
+    output.text("a note")
+    output.write(b"c" * 28 + b"over", Source.LOG)
+    output.write(b" it", Source.STDERR)
+    output.close()
+    cut = b"\n[crony: output cut here, more than 40 bytes; its end comes when it is over]\n"
+    assert streams(kept) == [
+        (Source.STDOUT, b"ab"), (Source.STDERR, b"oops\n"), (Source.CRONY, b"a note\n"), (Source.LOG, b"c" * 26),
+        (Source.CRONY, cut), (Source.LOG, b"ccover"), (Source.STDERR, b" it"),
+    ]  # fmt: skip
+    stamps = unpack((kept.path / f"{RUN}~1~i1.stamps").read_bytes())
+    assert all(began - 1 < stamp.time / 1000 < time.time() + 1 for stamp in stamps)
+
+
+def test_a_secret_is_masked_though_the_other_stream_cuts_it(tmp_path: Path) -> None:
+    kept = spool(settings(tmp_path))
+    output = kept.open(RUN, 1, "i1")
+    output.mask(Mask(["sesame-open"]))
+    for number, source in enumerate((Source.STDOUT, Source.STDERR, Source.LOG)):
+        output.write(b"%d sesa" % number, source)
+    for source in (Source.STDOUT, Source.STDERR, Source.LOG):
+        output.write(b"me-open.\n", source)
+    output.write(b"sesame", Source.STDERR)
+    output.close()
+    found: dict[int, bytes] = {}
+    for source, data in streams(kept):
+        found[source] = found.get(source, b"") + data
+    assert found == {Source.STDOUT: b"0 ***.\n", Source.STDERR: b"1 ***.\n***", Source.LOG: b"2 ***.\n"}
+    (path,) = (kept.path / name for name in names(kept))
+    assert b"sesa" not in path.read_bytes()
+
+
+def test_stamps_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crony.workers.output.MOST", 10)
+    kept = spool(settings(tmp_path))
+    output = kept.open(RUN, 1, "i1")
+    for number in range(100):
+        output.write(b"%02d" % number, (Source.STDOUT, Source.STDERR)[number % 2])
+    output.close()
+    found = streams(kept)
+    assert [source for source, _ in found] == [1, 2, 1, 2, 1, 2, 1, 2, 1, Source.ANY], "from there on nobody knows"
+    assert b"".join(data for _, data in found) == b"".join(b"%02d" % number for number in range(100))
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".full", "x.open", f"{RUN}~1~i1.stamps", "a~1.done", "a~b~i.done", "a~1~i.tmp", "a~1~i"]
+)
 def test_other_files_are_left_alone(name: str) -> None:
     assert parse(name) is None
 
@@ -218,6 +283,59 @@ def test_what_the_web_never_takes_is_dropped(tmp_path: Path) -> None:
             until(lambda: not names(kept), what="it is given up")
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_streams_reach_the_web_in_order_and_an_old_one_gets_the_bytes(tmp_path: Path, old: bool) -> None:
+    with ingest(kept=Kept(old=old)) as web:
+        told = settings(tmp_path, web.service.url)  # type: ignore[union-attr]
+        kept = spool(told)
+        output = kept.open(RUN, 1, "i1")
+        for _ in range(3):  # chunks of 1000 bytes: they are cut within these
+            output.write(b"o" * 700)
+            output.write(b"e" * 700, Source.STDERR)
+        output.close()
+        before = kept.path / f"{RUN}~2~i1.done"
+        before.write_bytes(b"of a version before stamps")
+        with uploading(kept, told):
+            until(lambda: not list(kept.path.iterdir()), what="all is sent")
+    assert web.data[RUN, 1] == (b"o" * 700 + b"e" * 700) * 3
+    assert web.streams(RUN, 2) == [("", b"of a version before stamps")]
+    expected = [("stdout", b"o" * 700), ("stderr", b"e" * 700)] * 3
+    assert web.streams(RUN) == ([("", web.data[RUN, 1])] if old else expected)
+
+
+def test_on_a_full_volume_older_output_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, real, room = spool(settings(tmp_path)), os.write, 2000
+
+    def write(file: int, data: bytes) -> int:
+        """A volume on which so many bytes have place."""
+        free = room - sum(path.stat().st_size for path in kept.path.iterdir())
+        if free <= 0:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return real(file, data[:free])
+
+    monkeypatch.setattr("crony.workers.output.os.write", write)
+    for attempt in (1, 2):
+        output = kept.open(RUN, attempt, "i1")
+        output.write(b"x" * 900)
+        output.close()
+        os.utime(kept.path / f"{RUN}~{attempt}~i1.done", (attempt, attempt))
+    monkeypatch.setattr("crony.workers.spool.RESERVE", 4)
+    output = kept.open(RUN, 3, "i1")
+    output.write(b"y" * 900)
+    assert names(kept) == [f"{RUN}~1~i1.shed", f"{RUN}~2~i1.done", f"{RUN}~3~i1.open"]
+    output.write(b"y" * 2000)
+    output.close()
+    assert names(kept) == [f"{RUN}~1~i1.shed", f"{RUN}~2~i1.shed", f"{RUN}~3~i1.lost"]
+    monkeypatch.setattr("crony.workers.output.os.write", real)
+    with ingest() as web:
+        told = settings(tmp_path, web.service.url)  # type: ignore[union-attr]
+        with uploading(kept, told):
+            until(lambda: not names(kept), what="all is sent")
+    assert web.data[RUN, 1] == web.data[RUN, 2] == uploader.DROPPED
+    assert web.data[RUN, 3].startswith(b"y" * 1900) and web.data[RUN, 3].endswith(b"y" + uploader.DROPPED)
+    assert all(web.final[RUN, attempt] for attempt in (1, 2, 3)), "each says that not all of it is there"
+
+
 def test_files_of_an_earlier_start_are_sent(tmp_path: Path) -> None:
     with ingest() as web:
         told = settings(tmp_path, web.service.url)  # type: ignore[union-attr]
@@ -284,4 +402,5 @@ def test_finish_completes_what_a_dead_process_left(tmp_path: Path) -> None:
     kept.open(RUN, 1, "i1").write(b"half")
     kept.finish(RUN, 1, "i1", note=b"\nits process died\n")
     assert (kept.path / f"{RUN}~1~i1.done").read_bytes() == b"half\nits process died\n"
+    assert streams(kept) == [(Source.STDOUT, b"half"), (Source.CRONY, b"\nits process died\n")]
     kept.finish(RUN, 9, "i1", note=b"nobody knows it")

@@ -19,6 +19,7 @@ import pytest
 
 from crony.domain.callback import Token
 from crony.domain.outcome import Kind
+from crony.domain.stamps import Source
 from crony.workers.attempt import Verdict
 from crony.workers.calling import Callback
 from crony.workers.process import Process
@@ -54,10 +55,11 @@ def pids(path: Path, count: int = 1) -> list[int]:
     )
 
 
-def test_output_and_error_are_one_stream_in_order(parts: Process) -> None:
-    verdict = run(parts, {"command": ["sh", "-c", "echo one; echo two >&2; echo three"]})
+def test_output_and_error_are_apart(parts: Process) -> None:
+    verdict = run(parts, {"command": ["sh", "-c", "echo one; echo two >&2; echo three; echo four > /dev/stderr"]})
     assert verdict == Verdict(Kind.SUCCEEDED, code=0)
-    assert attempts.output(parts) == b"one\ntwo\nthree\n"
+    assert attempts.output(parts, Source.STDOUT) == b"one\nthree\n"
+    assert attempts.output(parts, Source.STDERR) == b"two\nfour\n"
 
 
 def test_arguments_are_passed_as_they_are(parts: Process) -> None:

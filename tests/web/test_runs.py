@@ -14,6 +14,7 @@ from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.outcome import Outcome
 from crony.domain.run import Beat, Claim, Envelope, Request, Wait
 from crony.domain.signing import Sealer, new_key
+from crony.domain.stamps import Source, Stamp, pack
 from crony.store import archive, output
 from crony.transport_etcd.message import task_message
 from crony.web.wiring import Web
@@ -297,6 +298,29 @@ class TestOutput:
         assert done.headers["content-type"] == "text/plain; charset=utf-8"
         assert viewer("GET", "runs/j1aaaaaaaaaaaaaaaaaaa.1.9/output").status_code == 404
 
+    def test_streams_and_times_are_told(self, web: Web, api_as: Callable[[str], Api]) -> None:
+        node, viewer = api_as("node"), api_as("viewer")
+        data = b"eins\noops\n" + "zw\u00f6lf".encode() + b"\xff\n"
+        at = 1_700_000_000_123
+        head = pack([Stamp(0, Source.STDOUT, at), Stamp(5, Source.STDERR, at + 1), Stamp(10, Source.STDOUT, at + 2)])
+        kind = {"content-type": "application/vnd.crony.output", "x-crony-stamps": str(len(head)), "x-crony-final": "1"}
+        assert self.send(node, zlib.compress(head + data), **kind).json() == {"have": len(data)}
+        assert self.send(node, zlib.compress(b"x" * 17), **kind | {"x-crony-stamps": "16"}).status_code == 422
+        archive.write(web.db, [outcome()])
+        url = f"runs/{RUN}/output"
+        found = {name: viewer("GET", f"{url}?stream={name}").content for name in ("stdout", "stderr", "log", "crony")}
+        assert found == {"stdout": data[:5] + data[10:], "stderr": b"oops\n", "log": b"", "crony": b""}
+        assert viewer("GET", url).content == data
+        assert viewer("GET", f"{url}?stream=out").status_code == 422
+        told = viewer("GET", f"{url}?times=true&offset=2")
+        assert told.headers["content-type"] == "application/x-ndjson" and told.headers["x-next-offset"] == "18"
+        assert [json.loads(line) for line in told.text.splitlines()] == [
+            {"offset": 5, "text": "ns\n", "stream": "stdout", "at": "2023-11-14T22:13:20.123+00:00"},
+            {"offset": 10, "text": "oops\n", "stream": "stderr", "at": "2023-11-14T22:13:20.124+00:00"},
+            {"offset": 18, "base64": "enfDtmxm/wo=", "stream": "stdout", "at": "2023-11-14T22:13:20.125+00:00"},
+        ]
+        assert len(viewer("GET", f"{url}?times=true&stream=stderr").text.splitlines()) == 1
+
     def test_bombs_and_other_streams_are_refused(self, api: Api) -> None:
         assert self.send(api, zlib.compress(b"\0" * (8 << 20))).status_code == 200
         assert self.send(api, zlib.compress(b"\0" * ((8 << 20) + 1)), 8 << 20).status_code == 413
@@ -312,6 +336,7 @@ class TestOutput:
         [
             {"x-crony-run": "../x"}, {"x-crony-run": ""}, {"x-crony-attempt": "0"}, {"x-crony-attempt": "x"},
             {"x-crony-offset": "-1"}, {"x-crony-offset": "9" * 30}, {"x-crony-final": "yes"},
+            {"x-crony-stamps": "2"}, {"x-crony-stamps": "1"}, {"x-crony-stamps": "-1"},
         ],
     )  # fmt: skip
     def test_bad_places_are_refused(self, api: Api, headers: dict[str, str]) -> None:

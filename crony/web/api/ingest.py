@@ -1,4 +1,7 @@
-"""`POST /ingest/output`: nodes bring what their runs printed, in compressed, ordered, repeatable chunks."""
+"""`POST /ingest/output`: nodes bring what their runs printed, in compressed, ordered, repeatable chunks.
+
+Of the type `application/vnd.crony.output` a chunk begins with its stamps; nodes of a version before send bytes alone.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 
+from crony.domain import stamps
 from crony.errors import Invalid
 from crony.store import output
 from crony.web.api.jobs import TheWeb
@@ -15,6 +19,8 @@ from crony.web.auth import NODE
 from crony.web.forms import media_type
 from crony.web.problems import TooLarge, WrongType
 
+STAMPED = "application/vnd.crony.output"
+PLAIN = ("application/zlib", "application/octet-stream")
 router = APIRouter(tags=["nodes"])
 
 UNPACKED = 8 << 20
@@ -36,7 +42,7 @@ def unpack(data: bytes) -> bytes:
 
 
 async def _chunk(request: Request) -> bytes:
-    if media_type(request) not in ("application/zlib", "application/octet-stream"):
+    if media_type(request) not in (STAMPED, *PLAIN):
         raise WrongType("This address takes a zlib stream", hint="content-type: application/zlib")
     return await request.body()
 
@@ -56,10 +62,14 @@ def ingest(
     x_crony_offset: Annotated[int, Header(ge=0, lt=2**53)],
     x_crony_final: Annotated[str, Header(max_length=5)] = "0",
     x_crony_truncated: Annotated[str, Header(max_length=5)] = "0",
+    x_crony_stamps: Annotated[int, Header(ge=0, le=UNPACKED)] = 0,
 ) -> dict[str, Any]:
-    """Store a chunk; the answer says from which offset to go on."""
+    """Store a chunk; the answer says from which offset to go on. `X-Crony-Stamps` of its bytes are stamps."""
     check_run(x_crony_run)
     data = unpack(packed) if packed else b""
     final, truncated = _flag(x_crony_final, "X-Crony-Final"), _flag(x_crony_truncated, "X-Crony-Truncated")
-    have = output.append(web.db, x_crony_run, x_crony_attempt, x_crony_offset, data, final, truncated)
+    if x_crony_stamps > len(data):
+        raise Invalid("X-Crony-Stamps", "says more bytes than the chunk has")
+    told, data = stamps.parse(data[:x_crony_stamps]), data[x_crony_stamps:]
+    have = output.append(web.db, x_crony_run, x_crony_attempt, x_crony_offset, data, final, truncated, told)
     return {"have": have}

@@ -10,11 +10,12 @@ from starlette.responses import StreamingResponse
 from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.domain.outcome import Kind
+from crony.domain.stamps import Source, only
 from crony.errors import Conflict, Invalid, NotFound
 from crony.lifecycle import enqueue
 from crony.store import output
 from crony.store import runs as archive
-from crony.web import parts, runs, shapes
+from crony.web import parts, printed, runs, shapes
 from crony.web.api.jobs import TheWeb, Who
 from crony.web.api.query import Cursor, Limit, instant
 from crony.web.auth import OPERATOR, VIEWER, address_of
@@ -26,6 +27,7 @@ router = APIRouter(tags=["runs"])
 State = Literal["requested", "waiting", "queued", "running", "accepted", "ended"]
 Ended = Literal["succeeded", "failed", "timed_out", "cancelled", "lost", "unknown", "refused"]
 Why = Literal["schedule", "manual", "api", "enqueue", "backfill", "chain"]
+Stream = Literal["stdout", "stderr", "log", "crony"]
 Text = Annotated[str | None, Query(max_length=255)]
 PIECE = 1 << 20
 """Most bytes of output in one answer."""
@@ -107,16 +109,20 @@ def read_output(
     attempt: Annotated[int | None, Query(ge=1, le=1000)] = None,
     offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
     follow: bool = False,
+    stream: Annotated[Stream | None, Query(description="only what came by this stream")] = None,
+    times: bool = False,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**40)] = None,
 ) -> Response:
     """Raw output from a byte offset. `X-Next-Offset` is where to go on, `X-Output-State` whether more will come.
 
-    With `follow=true` server-sent events: what there is, then what comes, to the end of the attempt; a reader that
-    comes back with `Last-Event-ID` goes on where it was.
+    With `times=true` lines of JSON: stream, time and text of each piece. With `follow=true` server-sent events of the
+    same: what there is, then what comes, to the end of the attempt; a reader that comes back with `Last-Event-ID` goes
+    on where it was.
     """
     check_run(run)
+    wanted = printed.source_of(stream)
     if follow:
-        return _followed(web, run, attempt, offset if last_event_id is None else last_event_id)
+        return _followed(web, run, attempt, offset if last_event_id is None else last_event_id, wanted)
     if attempt is None:
         states = output.states(web.db, run)
         attempt = states[-1].attempt if states else 1
@@ -128,28 +134,30 @@ def read_output(
             raise Conflict(f"Run {run} is carried out in parts", hint=hint)
     idle = piece.eof or not piece.data
     ended = idle and runs.output_ended(web.db, web.live, run, attempt, brought=piece.eof)
-    state = "open" if not ended else "truncated" if piece.truncated else "complete"
+    body, following = only(piece.data, piece.stamps, wanted), piece.next
+    if times:
+        body, following = printed.lines(piece, wanted)
     return Response(
-        piece.data,
-        media_type="text/plain; charset=utf-8",
+        body,
+        media_type="application/x-ndjson" if times else "text/plain; charset=utf-8",
         headers={
-            "x-next-offset": str(piece.next),
-            "x-output-state": state,
+            "x-next-offset": str(following),
+            "x-output-state": printed.state_of(piece, ended=ended),
             "x-output-attempt": str(attempt),
-            "content-disposition": "attachment; filename=output.txt",
+            "content-disposition": f"attachment; filename=output.{'jsonl' if times else 'txt'}",
         },
     )
 
 
-def _followed(web: Web, run: str, attempt: int | None, offset: int) -> Response:
+def _followed(web: Web, run: str, attempt: int | None, offset: int, wanted: Source) -> Response:
     found, _ = runs.find(web.db, web.live, run)
     if found.in_parts:
         hint = f"follow a part, {ids.part_id(run, 0)}, say"
         raise Conflict(f"Run {run} is carried out in parts", hint=hint)
     attempt = attempt or max(1, found.attempt)
-    stream = web.tails.follow(run, attempt, offset)
+    events = web.tails.follow(run, attempt, offset, wanted)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no", "x-output-attempt": str(attempt)}
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 @router.post("/runs/{run}:cancel", status_code=202, dependencies=[Depends(OPERATOR)])

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from crony.domain.jsontext import small
 from crony.domain.outcome import Kind
+from crony.domain.stamps import Source
 from crony.workers.attempt import ACCEPTED, Verdict
 from crony.workers.rpc import callback_pb2 as pb
 
@@ -65,7 +66,7 @@ def verdict(attempt: Attempt, data: bytes) -> Verdict:
     if which == "accepted":
         return ACCEPTED
     if which == "done":
-        attempt.output.text(response.done.result_json)
+        attempt.output.text(response.done.result_json, Source.STDOUT)
         return Verdict(Kind.SUCCEEDED, code=0, result=result(response.done.result_json))
     if which == "failed":
         failed = response.failed

@@ -22,6 +22,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from crony.domain.callback import kept
 from crony.domain.outcome import Kind
+from crony.domain.stamps import Source
 from crony.inside import Part, context_is, part_is
 from crony.workers.attempt import ACCEPTED, Attempt, Verdict
 from crony.workers.capture import captured
@@ -102,7 +103,7 @@ class _Call:
                 raise
             if self._why is not None:
                 return self._stopped(f"the function was stopped and raised {type(error).__name__}")
-            self._attempt.output.write(_trace(error).encode(errors="backslashreplace"))
+            self._attempt.output.write(_trace(error).encode(errors="backslashreplace"), Source.STDERR)
             return Verdict(Kind.FAILED, _told(error))
 
     def _function(self) -> Any:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from crony.domain.stamps import Source
 from crony.inside import Context, Deferred, Part
 from crony.workers import calling
 from crony.workers.attempt import Attempt
@@ -79,7 +80,7 @@ def context_of(attempt: Attempt) -> Watched:
         log=LOG,
         _left=lambda: attempt.left,
         _stopped=lambda: attempt.cancelled or attempt.finished or attempt.left <= 0,
-        _write=attempt.output.text,
+        _write=lambda line: attempt.output.text(line, Source.LOG),
         _tell=lambda percent, message: progress_of(attempt).say(percent, message),
         _defer=defer,
         _secrets=attempt.secrets,

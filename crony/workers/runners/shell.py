@@ -1,7 +1,8 @@
 """Shell jobs: a command in a session of its own, with an environment of its own, ended with all that it started.
 
 A keeper starts it and ends it, so nothing of it outlives its time or this process, not even what left its session. It
-inherits no descriptor and none of the node's variables. Standard output and error are one stream, kept as output.
+inherits no descriptor and none of the node's variables. Standard output and error are two pipes with one reader, which
+takes them in the order in which they become readable.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from crony.clock import rfc3339
 from crony.domain.outcome import Kind
 from crony.domain.run import Envelope
 from crony.domain.shell_action import limits_in_numbers
+from crony.domain.stamps import Source
 from crony.errors import Invalid
 from crony.workers import calling, shell_rules
 from crony.workers.attempt import ACCEPTED, SUCCEEDED, Attempt, Verdict
 from crony.workers.keeper import Command, Ended, Gone, Launch
 from crony.workers.shell_rules import Account
 
+Streams = dict[int, Source]
+"""Descriptors to read from, and which stream each is."""
 SCRIPT = "script"
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL to all of it."""
@@ -51,16 +55,17 @@ def run(attempt: Attempt) -> Verdict:
                 argv = shell_rules.program(settings, action)
             if not argv:
                 raise ValueError("the command is empty")
-            command, stdout = _start(attempt, argv, owner, more)
+            command, streams = _start(attempt, argv, owner, more)
         except shell_rules.NotHere as error:
             return Verdict(Kind.REFUSED, str(error))
         except Gone as error:
             return Verdict(Kind.LOST, str(error))
         except (OSError, ValueError, KeyError, TypeError, Invalid) as error:
             return Verdict(Kind.FAILED, f"the command could not be started: {error}")
-        stack.callback(os.close, stdout)
+        for stream in streams:
+            stack.callback(os.close, stream)
         stack.callback(command.close)
-        verdict = _Running(attempt, command, stdout).wait()
+        verdict = _Running(attempt, command, streams).wait()
         accepted = more and verdict.kind is Kind.SUCCEEDED and os.path.lexists(more["CRONY_CALLBACK_ACCEPT_FILE"])
         return ACCEPTED if accepted else verdict
 
@@ -107,8 +112,8 @@ def environment(envelope: Envelope, fence: int, extra: Mapping[str, Any], owner:
     return env
 
 
-def _start(attempt: Attempt, argv: list[str], owner: Account, more: dict[str, str]) -> tuple[Command, int]:
-    """The command, begun, and where its output can be read."""
+def _start(attempt: Attempt, argv: list[str], owner: Account, more: dict[str, str]) -> tuple[Command, Streams]:
+    """The command, begun, and where what it prints can be read."""
     action = attempt.envelope.action
     own = {**(action.get("env") or {}), **attempt.secrets}
     env = environment(attempt.envelope, attempt.held.fence, own, owner) | more
@@ -127,20 +132,25 @@ def _start(attempt: Attempt, argv: list[str], owner: Account, more: dict[str, st
             stdin.seek(0)
         else:
             stdin = stack.enter_context(open(os.devnull, "rb"))
-        stdout, written = os.pipe()
-        stack.callback(os.close, written)
-        try:
-            return attempt.process.keeper.start(launch, stdin.fileno(), written, written), stdout
-        except BaseException:
-            os.close(stdout)
-            raise
+        with contextlib.ExitStack() as ours:
+            streams: Streams = {}
+            written = []
+            for source in (Source.STDOUT, Source.STDERR):
+                read, write = os.pipe()
+                stack.callback(os.close, write)
+                ours.callback(os.close, read)
+                streams[read] = source
+                written.append(write)
+            command = attempt.process.keeper.start(launch, stdin.fileno(), *written)
+            ours.pop_all()
+            return command, streams
 
 
 class _Running:
     """A command under way."""
 
-    def __init__(self, attempt: Attempt, command: Command, stdout: int) -> None:
-        self._attempt, self._command, self._stdout = attempt, command, stdout
+    def __init__(self, attempt: Attempt, command: Command, streams: Streams) -> None:
+        self._attempt, self._command, self._streams = attempt, command, streams
         self._why: Kind | None = None
         self._kill_at = 0.0
 
@@ -163,13 +173,15 @@ class _Running:
         """Read output until the command has ended, and all that it started."""
         control = self._command.control
         with selectors.DefaultSelector() as ready:
-            ready.register(self._stdout, selectors.EVENT_READ)
+            for stream in self._streams:
+                ready.register(stream, selectors.EVENT_READ)
             ready.register(woken, selectors.EVENT_READ)
             ready.register(control, selectors.EVENT_READ)
             while True:
-                found = {key.fd for key, _ in ready.select(self._patience())}
-                if self._stdout in found and not self._read():
-                    ready.unregister(self._stdout)
+                found = [key.fd for key, _ in ready.select(self._patience())]
+                for stream in found:
+                    if stream in self._streams and not self._read(stream):
+                        ready.unregister(stream)
                 if control.fileno() in found and (ended := self._command.ended()) is not None:
                     return ended
                 if woken in found:
@@ -186,9 +198,9 @@ class _Running:
             return self._attempt.left
         return None if math.isinf(self._kill_at) else max(0.01, self._kill_at - time.monotonic())
 
-    def _read(self) -> bool:
-        data = os.read(self._stdout, 65536)
-        self._attempt.output.write(data)
+    def _read(self, stream: int) -> bool:
+        data = os.read(stream, 65536)
+        self._attempt.output.write(data, self._streams[stream])
         return bool(data)
 
     def _stop(self, why: Kind) -> None:
@@ -200,10 +212,12 @@ class _Running:
         """Take what had been printed; who could not be killed may hold the pipe for ever."""
         deadline = time.monotonic() + 1.0
         with selectors.DefaultSelector() as ready:
-            ready.register(self._stdout, selectors.EVENT_READ)
-            while ready.select(max(0.0, deadline - time.monotonic())) and self._read():
-                if time.monotonic() > deadline:
-                    break
+            for stream in self._streams:
+                ready.register(stream, selectors.EVENT_READ)
+            while ready.get_map() and time.monotonic() <= deadline:
+                for key, _ in ready.select(max(0.0, deadline - time.monotonic())):
+                    if not self._read(key.fd):
+                        ready.unregister(key.fd)
 
     def _verdict(self, ended: Ended) -> Verdict:
         if ended.left:
