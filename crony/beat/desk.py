@@ -64,6 +64,7 @@ class Desk:
             timeout=job.timeout,
             deadline=job.asynchronous.deadline if job.asynchronous else 0.0,
             heartbeat=job.asynchronous.heartbeat if job.asynchronous else 0.0,
+            output_limit=job.output.limit,
             retry=job.retry.payload(),
             priority=job.priority,
             labels=dict(job.routing.labels),

@@ -23,6 +23,7 @@ from crony.domain.callback import Asynchronous, parse_asynchronous
 from crony.domain.check import choice, fields, flag, integer, invisible, join, listing, plain, texts
 from crony.domain.durations import format_duration, parse_duration
 from crony.domain.instants import parse_instant
+from crony.domain.keeping import NOTHING, Keeping, parse_keeping
 from crony.domain.placing import Routing, parse_routing
 from crony.domain.pool import limits_document, parse_limits
 from crony.domain.routing import Strategy
@@ -40,7 +41,7 @@ PARAMS = 32 * 1024
 _KNOWN = (
     "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "pause_after", "overlap",
     "overlap_limit", "action", "params", "timeout", "retry", "delivery", "on_node_loss", "on_cut", "routing",
-    "priority", "limits", "async", "after", "secrets", "alerts",
+    "priority", "limits", "async", "after", "secrets", "alerts", "output",
 )  # fmt: skip
 _OF_SCHEDULE = ("calendars", *WINDOW)
 OVERLAP = ("skip", "queue_one", "queue_all", "cancel_previous", "allow")
@@ -137,6 +138,8 @@ class Job:
     """What each secret is called in the action, and its name."""
     alerts: tuple[JobAlert, ...] | None = None
     """Whom its alerts go to; None: the platform's rules say so."""
+    output: Keeping = NOTHING
+    """What is kept of what its runs print."""
 
     @property
     def after_end(self) -> bool:
@@ -171,6 +174,7 @@ class Job:
             "after": self.after.document() if self.after else None,
             "secrets": dict(self.secrets),
             "alerts": None if self.alerts is None else [each.document() for each in self.alerts],
+            "output": self.output.document() if self.output != NOTHING else None,
         }
 
     def filled(self, known: Mapping[str, Calendar], parents: Mapping[str, str] | None = None) -> Job:
@@ -242,6 +246,7 @@ def parse(document: Any) -> Job:
         after=parse_after(given.get("after")),
         secrets=_secrets(given.get("secrets"), action, routing),
         alerts=parse_job_alerts(given.get("alerts")),
+        output=parse_keeping(given.get("output")),
     )
 
 

@@ -96,6 +96,7 @@ FULL = {
         },
     },
     "alerts": [{"on": ["failed", "recovered"], "to": ["feishu-ops", "ops@example.org"]}],
+    "output": {"limit": "3MiB", "keep": 7},
 }
 
 
@@ -141,6 +142,7 @@ def test_defaults() -> None:
         "after": None,
         "secrets": {},
         "alerts": None,
+        "output": None,
     }  # fmt: skip
     assert parse(document).document() == document
 
@@ -406,6 +408,14 @@ REFUSED: list[tuple[Any, str, str]] = [
     (job(timeout="31d"), "timeout", "between 100ms and 30d"),
     (job(timeout=None), "timeout", "must be a duration in text"),
     (job(timeout=True), "timeout", "must be a duration in text"),
+    (job(output="10MiB"), "output", "must be a mapping"),
+    (job(output={"size": 1}), "output.size", "is not a known field"),
+    (job(output={"limit": "10MB"}), "output.limit", "is not a size"),
+    (job(output={"limit": True}), "output.limit", "must be a whole number"),
+    (job(output={"limit": 1023}), "output.limit", "between 1024 and 67108864"),
+    (job(output={"limit": "65MiB"}), "output.limit", "between 1KiB and 64MiB"),
+    (job(output={"keep": 0}), "output.keep", "between 1 and 3650"),
+    (job(output={"keep": "7d"}), "output.keep", "must be a whole number"),
     (job(retry={"max": -1}), "retry.max", "between 0 and 100"),
     (job(retry={"max": 101}), "retry.max", "between 0 and 100"),
     (job(retry={"max": "2"}), "retry.max", "must be a whole number"),

@@ -171,6 +171,9 @@ WRONG: tuple[tuple[dict[str, str], str, str], ...] = (
     ({"limits": "nosuch"}, "limits", "nosuch"),
     ({"strategy": "any", "node": "n1"}, "node", "does not go"),
     ({"exclude": "a\x08"}, "exclude", ""),
+    ({"output_limit": "10MB"}, "output_limit", "is not a size"),
+    ({"output_limit": "12"}, "output_limit", "between"),
+    ({"output_keep": "7d"}, "output_keep", "whole number"),
     ({"alerts_by": "own", "alerts_recovered": "nosuch"}, "alerts_recovered", "nosuch"),
     ({"alerts_by": "own", "alerts_failed": "a@b.org", "alerts_waiting": "Q!"}, "alerts_waiting", ""),
     ({"delivery": "at_most_once", "on_node_loss": "rerun"}, "on_node_loss", "at most once"),
@@ -301,6 +304,8 @@ SAYABLE: tuple[dict[str, Any], ...] = (
     {"delivery": "at_most_once", "on_cut": "stop"},
     {"on_node_loss": "hold"},
     {"alerts": []},
+    {"output": {"limit": "2MiB", "keep": 30}},
+    {"output": {"limit": "1500B", "keep": None}},
     {"alerts": [{"on": ["failed", "recovered"], "to": ["ops", "li@example.org"]}, {"on": ["waiting"], "to": ["ops"]}]},
 )  # fmt: skip
 

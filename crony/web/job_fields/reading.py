@@ -59,7 +59,7 @@ def parsed(values: Mapping[str, str], field: str, kind: type) -> Any:
 def whole(values: Mapping[str, str], field: str) -> int:
     """A whole number. Raises `Invalid`."""
     text = values[field].strip()
-    if not re.fullmatch("[0-9]{1,7}", text, re.ASCII):
+    if not re.fullmatch("[0-9]{1,9}", text, re.ASCII):
         raise Invalid(field, "must be a whole number")
     return int(text)
 

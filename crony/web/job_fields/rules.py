@@ -14,11 +14,11 @@ DEFAULTS = {
     "retry_jitter": "1", "retry_elsewhere": "1",
     "misfire_after": "1m", "misfire_policy": "fire_once", "misfire_within": "7d", "pause_after": "",
     "overlap": "skip", "overlap_limit": "100", "delivery": "at_least_once", "on_node_loss": "", "on_cut": "continue",
-    "async_deadline": "", "async_heartbeat": "",
+    "async_deadline": "", "async_heartbeat": "", "output_limit": "", "output_keep": "",
 }  # fmt: skip
 FLAGS = ("retry_jitter", "retry_elsewhere")
 PATHS = (
-    (r"(retry|async|misfire)\.(\w+)", r"\1_\2"),
+    (r"(retry|async|misfire|output)\.(\w+)", r"\1_\2"),
     (r"(params|secrets|timeout|priority|limits|pause_after|overlap|overlap_limit|delivery|on_node_loss|on_cut)\b.*",
      r"\1"),
 )  # fmt: skip
@@ -54,6 +54,11 @@ def document(values: Mapping[str, str]) -> dict[str, Any]:
     later = ("deadline", "heartbeat")
     if given(values, later, "async_"):
         made["async"] = {name: values[f"async_{name}"].strip() or None for name in later}
+    kept = given(values, ("limit", "keep"), "output_")
+    if kept:
+        limit = kept.get("limit", "")
+        size = whole(values, "output_limit") if limit.isdigit() else limit or None
+        made["output"] = {"limit": size, "keep": whole(values, "output_keep") if "keep" in kept else None}
     return made
 
 
@@ -61,7 +66,7 @@ def fields(job: Job, full: Mapping[str, Any]) -> dict[str, str]:
     """The fields of these sections; `full` is the job's document in normal form."""
     texts = ("timeout", "priority", "overlap", "overlap_limit", "delivery", "on_node_loss", "on_cut")
     found = {name: str(full[name]) for name in texts}
-    for section in ("retry", "misfire", "async"):
+    for section in ("retry", "misfire", "async", "output"):
         for key, value in (full[section] or {}).items():
             found[f"{section}_{key}"] = flag(value) if isinstance(value, bool) else "" if value is None else str(value)
     if full["on_node_loss"] == ("fail" if full["delivery"] == "at_most_once" else "rerun"):
