@@ -91,6 +91,8 @@ def _commands(context: click.Context) -> list[tuple[list[str], click.Command, cl
         assert command is not None
         under = click.Context(command, info_name=name, parent=context)
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                found.append(([name], command, under))
             found += [([name, *path], inner, inner_context) for path, inner, inner_context in _commands(under)]
         else:
             found.append(([name], command, under))

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from crony import settings
-from crony.cli import show
+from crony.cli import here, show
 from crony.cli.db import open_database
 from crony.cli.show import output_option
 
@@ -24,7 +23,7 @@ def link(name: str | None, url: str | None) -> None:
     """Print a link that works once: for the user NAME to sign in, without NAME to make the first user."""
     from crony.store.signin import one_time_link
 
-    given = settings.load()
+    given = here.load()
     base = url or given.api or f"http://127.0.0.1:{given.web_port}"
     database = open_database()
     database.upgrade()
@@ -38,7 +37,12 @@ def token() -> None:
 
 @token.command()
 @click.argument("name")
-@click.option("--scope", type=click.Choice(["viewer", "operator", "admin", "node", "service"]), required=True)
+@click.option(
+    "--scope",
+    type=click.Choice(["viewer", "operator", "admin", "node", "service"]),
+    required=True,
+    help="What it may do: look, run and cancel, everything, be a node, register a service.",
+)
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it works (default: until revoked).")
 @output_option
 def create(name: str, scope: str, days: int | None, form: str) -> None:

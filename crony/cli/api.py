@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def read_context(path: Path) -> dict[str, str]:
             if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
                 return {}
             pairs = (line.strip().partition("=") for line in file if not line.startswith("#"))
-            return {name: value for name, _, value in pairs if name}
-    except (OSError, UnicodeDecodeError):
+            return {name: "".join(shlex.split(value)) for name, _, value in pairs if name}
+    except (OSError, ValueError):  # not ours to read, or no such lines
         return {}
 
 

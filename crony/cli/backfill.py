@@ -65,7 +65,9 @@ def cancel(ident: str, running: bool, api: Api, form: str) -> None:
 @click.option("--to", "end", required=True, metavar="TIME", help="Before this moment, which has passed.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run.")
 @click.option("--parallel", type=int, default=1, show_default=True, metavar="N", help="At most N runs at a time.")
-@click.option("--order", type=click.Choice(["oldest", "newest"]), default="oldest", show_default=True)
+@click.option(
+    "--order", type=click.Choice(["oldest", "newest"]), default="oldest", show_default=True, help="Which come first."
+)
 @click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="Parameter; K:=JSON for other than text.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key again starts no second one.")
 @api_option

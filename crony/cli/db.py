@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crony import settings
+from crony.cli import here
 from crony.errors import CronyError, Invalid
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def open_database() -> Database:
     """The database of the settings. Raises `Invalid` when none is named."""
     from crony.store.db import Database
 
-    given = settings.load()
+    given = here.load()
     if not given.database_url:
         raise Invalid(
             "CRONY_DATABASE_URL",

@@ -21,7 +21,9 @@ from crony import settings
     metavar="SECONDS",
     help="Stop by itself, count every fire, and print the figures as a last line of JSON.",
 )
-@click.option("--pool", type=click.Choice(["threads", "prefork"]), default="threads", show_default=True)
+@click.option(
+    "--pool", type=click.Choice(["threads", "prefork"]), default="threads", show_default=True, help="Of the node."
+)
 @click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Runs at a time.")
 def dev(demo: bool, data_dir: Path, port: int | None, exit_after: float | None, pool: str, concurrency: int) -> int:
     """Start all of Crony on this machine: etcd, a scheduling centre, a node, the web, on SQLite.

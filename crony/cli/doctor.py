@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crony import settings
-from crony.cli import show
+from crony.cli import here, show
 from crony.cli.show import output_option
 from crony.errors import CronyError
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from crony.etcd.checkup import Finding
     from crony.etcd.client import Client
     from crony.etcd.keys import Keys
+    from crony.settings import Settings
 
 
 @click.command()
@@ -37,7 +37,7 @@ def doctor(fix: bool, quota: int | None, form: str) -> int:
     from crony.etcd.client import Client
     from crony.etcd.keys import Keys
 
-    given = settings.load()
+    given = here.load()
     keys, room = Keys(given.namespace), (quota or 0) * 2**20
 
     def connect(endpoints: Sequence[str]) -> Client:
@@ -66,7 +66,7 @@ def doctor(fix: bool, quota: int | None, form: str) -> int:
     return int(bad)
 
 
-def platform(client: Client, keys: Keys, given: settings.Settings) -> list[Finding]:
+def platform(client: Client, keys: Keys, given: Settings) -> list[Finding]:
     """Whether etcd went back in time, and the clocks of the centres."""
     from crony.etcd.checkup import SKEW, Finding, Level
     from crony.lifecycle import centres

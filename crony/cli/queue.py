@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crony import settings
-from crony.cli import show
+from crony.cli import here, show
 from crony.cli.show import output_option
 from crony.errors import Conflict, Invalid, NotFound
 
@@ -182,7 +181,7 @@ def _link() -> Iterator[Link]:
     from crony.transport_etcd.link import Link
     from crony.transport_etcd.options import Options
 
-    conf = settings.load()
+    conf = here.load()
     link = Link(
         Options(
             endpoints=conf.etcd_endpoints,

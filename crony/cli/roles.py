@@ -56,7 +56,13 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_int
 
 
 @click.command(context_settings=_PASS_ON)
-@click.option("--pool", type=click.Choice(["prefork", "threads", "solo"]), default="prefork", show_default=True)
+@click.option(
+    "--pool",
+    type=click.Choice(["prefork", "threads", "solo"]),
+    default="prefork",
+    show_default=True,
+    help="Celery's pool: processes, threads, or one attempt at a time.",
+)
 @click.option("--concurrency", type=click.IntRange(1), help="Attempts at a time (default: one per processor).")
 @click.argument("rest", nargs=-1, metavar="[CELERY OPTIONS]...")
 def worker(pool: str, concurrency: int | None, rest: tuple[str, ...]) -> None:
@@ -72,7 +78,7 @@ def worker(pool: str, concurrency: int | None, rest: tuple[str, ...]) -> None:
 
 @click.command(context_settings=_PASS_ON)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True, help="Port to listen on.")
 @click.argument("rest", nargs=-1, metavar="[FLOWER OPTIONS]...")
 def flower(address: str, port: int, rest: tuple[str, ...]) -> None:
     """Start Flower: `celery -A crony flower`. It shows nothing to strangers: FLOWER_BASIC_AUTH=user:password first."""

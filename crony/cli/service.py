@@ -60,7 +60,9 @@ def deregister(name: str, instance: str, api: Api) -> None:
 @service.command()
 @click.argument("name", metavar="SERVICE")
 @click.option("--address", required=True, metavar="HOST:PORT", help="Where the nodes reach it.")
-@click.option("--protocol", type=click.Choice(PROTOCOLS), default="grpc", show_default=True)
+@click.option(
+    "--protocol", type=click.Choice(PROTOCOLS), default="grpc", show_default=True, help="What is spoken there."
+)
 @click.option("--weight", type=click.IntRange(0, 1000), default=100, show_default=True, help="Its share of the calls.")
 @click.option("--version", "version_", default="", help="Shown beside it.")
 @click.option("--ttl", default="1m", show_default=True, help="Forgotten after so long a silence.")

@@ -2,7 +2,7 @@
 
 lock            held (flock) by the running `crony dev`; says who that is
 children.json   pids and births of its children, for the next start to end what a SIGKILL left behind
-cli.env         address and token for the `crony` command of this directory
+cli.env         addresses and token for the `crony` command of this directory
 secrets/        signing keys and tokens        etcd/  crony.db  spool/  state/  log/
 """
 

@@ -7,6 +7,7 @@ refused; a child that dies is started again; what a killed one left behind is en
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -128,7 +129,11 @@ class Dev:
         self.folder.note_holder(address)
         self._until(lambda: _answers(f"{address}/livez"), 60, "the web to answer")
         context = {"CRONY_API": address, "CRONY_TOKEN": identity.token, "CRONY_ETCD_ENDPOINTS": endpoint}
-        self.folder.write("cli.env", "".join(f"{name}={value}\n" for name, value in context.items()))
+        if not self.settings.database_url:  # the URL of another one may hold a password, and whoever gave it has it
+            context["CRONY_DATABASE_URL"] = url
+        if self.settings.namespace != Settings().namespace:
+            context["CRONY_NAMESPACE"] = self.settings.namespace
+        self.folder.write("cli.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in context.items()))
         # Keys of an earlier, killed start may still be there: wait for ours.
         self._until(lambda: self._is_ours("centre", client.get(keys.leader(0))), 40, "the centre to lead")
         self._until(lambda: self._is_ours("node", client.get(keys.node(NODE))), 40, "the node to register")

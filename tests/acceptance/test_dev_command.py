@@ -75,6 +75,14 @@ def test_nothing_is_answered_to_strangers(dev: Dev) -> None:
     assert done.returncode == 4 and "not signed in" in done.stderr
 
 
+def test_commands_that_need_no_web_find_etcd_and_the_database_here(dev: Dev) -> None:
+    assert "access" in dev.crony("doctor").stdout
+    made = dev.crony("token", "create", "prometheus", "--scope", "viewer")
+    assert (made.returncode, made.stdout.startswith("crony_")) == (0, True), made.stderr
+    assert "/signin/link/" in dev.crony("user", "link").stdout
+    assert dev.crony("queue", "list").returncode == 0
+
+
 def test_a_second_start_hears_who_holds_the_directory(dev: Dev) -> None:
     second = Dev.start(dev.folder)
     assert second.ended(20) == 1

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from crony.cli import here
 from crony.cli.api import Api, Target, find, read_context
 from crony.cli.follow import copy_output, wait_for
 from crony.errors import Conflict, CronyError, Forbidden, Invalid, NotFound, TimedOut, Unavailable, Unknown
+from crony.settings import Settings
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -235,6 +237,24 @@ def test_a_context_that_others_could_have_written_or_read_is_not_used(tmp_path: 
     context.chmod(mode)
     assert stat.S_IMODE(context.stat().st_mode) == mode
     assert read_context(context) == {}
+
+
+def test_commands_without_a_server_find_the_same_place(tmp_path: Path) -> None:
+    context = tmp_path / "cli.env"
+    url = f"sqlite:///{tmp_path}/a b/crony.db"
+    context.write_text(
+        f"CRONY_API=http://127.0.0.1:8403\nCRONY_TOKEN=t\nCRONY_ETCD_ENDPOINTS=http://e:1\nCRONY_DATABASE_URL='{url}'\n"
+    )
+    context.chmod(0o600)
+    found = here.load(environ={"CRONY_LOG_LEVEL": "debug"}, context=context)
+    assert (found.api, found.etcd_endpoints, found.database_url) == ("http://127.0.0.1:8403", ("http://e:1",), url)
+    assert (found.token, found.log_level) == ("", "debug"), "the token is for the API alone"
+    # What is meant for one platform never reaches another: all or none.
+    for name in ("CRONY_API", "CRONY_NAMESPACE", "CRONY_DATABASE_URL"):
+        mine = here.load(environ={name: "http://mine"}, context=context)
+        assert mine.etcd_endpoints == Settings().etcd_endpoints and url not in (mine.database_url, mine.api)
+    context.chmod(0o644)
+    assert here.load(environ={}, context=context) == Settings()
 
 
 def test_a_context_that_is_no_file_is_not_used(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 
+import click
 import pytest
 
 from crony import logs
 from crony.cli import show
+from crony.cli.main import COMMANDS, cli
 from crony.errors import Invalid
 
 NASTY = ["\x1b[2J", "a\nb", "a\rb", "\x07", "\x9b31m", "abc\u202egnp", "zero\u200bwidth", "\u2028", "\ud800", "\x00"]
@@ -103,3 +106,32 @@ def test_unknown_levels_and_formats_are_refused() -> None:
         logs.setup("beat", level="loud")
     with pytest.raises(Invalid, match="CRONY_LOG_FORMAT"):
         logs.formatter("beat", "xml", io.StringIO())
+
+
+def _groups() -> list[str]:
+    context = click.Context(cli)
+    return [name for name in COMMANDS if isinstance(cli.get_command(context, name), click.Group)]
+
+
+@pytest.mark.parametrize("name", _groups())
+def test_the_help_of_all_names_what_each_noun_can_do(name: str) -> None:
+    group = cli.get_command(click.Context(cli), name)
+    assert isinstance(group, click.Group)
+    told = set(re.findall(r"[a-z-]+", COMMANDS[name][1].partition(":")[2] or COMMANDS[name][1]))
+    assert set(group.commands) - told == set()
+
+
+def _options() -> list[tuple[str, click.Option]]:
+    found = list[tuple[str, click.Option]]()
+    todo = [("crony", cli.get_command(click.Context(cli), name)) for name in COMMANDS]
+    while todo:
+        path, command = todo.pop()
+        assert command is not None
+        found += [(f"{path} {command.name}", each) for each in command.params if isinstance(each, click.Option)]
+        todo += [(f"{path} {command.name}", each) for each in getattr(command, "commands", {}).values()]
+    return found
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    bare = [f"{path} {each.opts[0]}" for path, each in _options() if not each.hidden and not each.help]
+    assert bare == []
