@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from crony.errors import CronyError
+from crony.errors import CronyError, NotFound
 from crony.lifecycle.standing import NotTheirs
 from crony.settings import Settings
 from crony.web import api, pages, problems
@@ -62,7 +62,7 @@ def create_app(settings: Settings, *, web: Web | None = None) -> FastAPI:
 def _answer(request: Request, error: Exception) -> Response:
     """An error as a problem for programs, as a page for people."""
     if isinstance(error, HTTPException):
-        found = CronyError(error.detail if error.status_code != 404 else "There is nothing at this address")
+        found = NotFound("There is nothing at this address") if error.status_code == 404 else CronyError(error.detail)
         found.status = error.status_code
     else:
         found = problems.as_error(error)

@@ -74,3 +74,8 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 
 
 _Dumper.add_representer(str, _text)
+# Written as it is read: `on` is a field of documents.
+_Dumper.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool" or first not in "oO"]
+    for first, found in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}

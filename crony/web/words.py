@@ -59,6 +59,12 @@ DAY_RULES = (
 )
 """What `L`, `LW`, `L-3` and `15W` are in words."""
 SAID = (
+    (
+        r"the (?:request|call) was not sent: no instance of (?P<service>\S+) that speaks (?P<what>.+) is registered",
+        N_("it was not sent: no instance of %(service)s that speaks %(what)s is registered"),
+    ),
+    (r"(?P<host>\S+) cannot be reached: Connection refused", N_("%(host)s cannot be reached: nobody listens there")),
+    (r"(?P<host>\S+) cannot be reached: (?P<why>.+)", N_("%(host)s cannot be reached: %(why)s")),
     (r"exit code (?P<n>-?\d+)", N_("exit code %(n)s")),
     (r"exit code (?P<n>-?\d+) \(command not found\)", N_("exit code %(n)s (command not found)")),
     (r"exit code (?P<n>-?\d+) \(cannot be executed\)", N_("exit code %(n)s (cannot be executed)")),

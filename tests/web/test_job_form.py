@@ -176,6 +176,8 @@ WRONG: tuple[tuple[dict[str, str], str, str], ...] = (
     ({"output_keep": "7d"}, "output_keep", "whole number"),
     ({"alerts_by": "own", "alerts_recovered": "nosuch"}, "alerts_recovered", "nosuch"),
     ({"alerts_by": "own", "alerts_failed": "a@b.org", "alerts_waiting": "Q!"}, "alerts_waiting", ""),
+    ({"alerts_by": "own", "alerts_late": "a@b.org"}, "alerts_later_than", "missing"),
+    ({"alerts_by": "own", "alerts_longer_than": "1h"}, "alerts_too_long", "empty"),
     ({"delivery": "at_most_once", "on_node_loss": "rerun"}, "on_node_loss", "at most once"),
 )  # fmt: skip
 
@@ -306,6 +308,8 @@ SAYABLE: tuple[dict[str, Any], ...] = (
     {"alerts": []},
     {"output": {"limit": "2MiB", "keep": 30}},
     {"output": {"limit": "1500B", "keep": None}},
+    {"alerts": [{"on": ["failed", "late"], "to": ["ops"], "later_than": "10m"},
+                {"on": ["missed", "too_long"], "to": ["a"], "longer_than": "1h"}]},
     {"alerts": [{"on": ["failed", "recovered"], "to": ["ops", "li@example.org"]}, {"on": ["waiting"], "to": ["ops"]}]},
 )  # fmt: skip
 
@@ -370,3 +374,19 @@ def test_the_form_offers_what_there_is(web: Web, browser: Browser) -> None:
         offered = html.split(f'data-append="{field}"')[1].split("</select>")[0]
         assert f'<option value="{name}">' in offered
     assert 'data-append="secrets"' not in html, "nothing to choose from: no choice"
+
+
+def test_a_job_without_a_schedule_says_what_it_follows(web: Web, browser: Browser) -> None:
+    follows = "it runs after other jobs, or when somebody starts it"
+    web.catalog.create(document("a", schedule=None), "test")
+    view = web.catalog.create(
+        document("b", schedule=None, after={"jobs": ["a"]}, alerts=[], **{"async": {"deadline": "2h"}}), "test"
+    )
+    page = text_of(browser.get(f"/jobs/{view.id}").text)
+    assert follows in page and "Answered later, within 2h" in page and "Alerts to nobody" in page
+    assert follows not in text_of(browser.get(f"/jobs/{web.catalog.get('a').id}").text)
+    for after, said in (("a", True), (" ", False)):
+        preview = text_of(browser.post("/jobs/preview", form(schedule_kind="none", after_jobs=after)).text)
+        assert (follows in preview) is said
+    for path in (f"/jobs/{view.id}/edit", f"/jobs/{view.id}/edit?mode=document"):
+        assert follows in text_of(browser.get(path).text)

@@ -25,7 +25,7 @@ FILES = (
     "domain/pool.py", "domain/secret.py", "domain/sealing.py", "catalog/secrets.py",
     "web/pages/secrets.py", "web/pages/pools.py",
     "domain/channel.py", "domain/alerting.py", "catalog/channels.py", "web/pages/channels.py",
-    "domain/zones.py", "web/documents.py", "web/job_fields/reading.py", "web/job_fields/when.py",
+    "domain/zones.py", "web/app.py", "web/documents.py", "web/job_fields/reading.py", "web/job_fields/when.py",
     "web/job_fields/chain.py", "web/job_fields/shell.py", "web/job_fields/http.py", "web/pages/job_form.py",
     "catalog/jobs.py", "lifecycle/publish.py", "domain/backfill.py", "web/pages/backfills.py", "web/backfilling.py",
     "lifecycle/backfill.py", "domain/after.py", "catalog/chains.py",

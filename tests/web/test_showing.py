@@ -86,6 +86,11 @@ def test_schedules_are_said_in_both_languages(
         ("exit code 127 (command not found)", "退出码 127（找不到命令）"),
         ("still running after 0.5 s; its processes were ended", "超过 0.5 秒仍未结束；进程已被结束"),
         ("its turn among 3 nodes, weight 100 of 250", "3 个节点轮到它，权重 100 / 250"),
+        (
+            "the request was not sent: no instance of billing that speaks http or https is registered",
+            "未发送：没有已注册的 billing 实例支持 http or https",
+        ),
+        ("mail.example.org cannot be reached: Connection refused", "无法连接 mail.example.org：没有程序在监听"),
         ("exit code 1; something new", "exit code 1; something new"),
         ("%(n)s", "%(n)s"),
         ("", ""),

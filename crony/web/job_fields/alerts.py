@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crony.domain.alerting import OF_JOBS
+from crony.domain.alerting import LIMITS, OF_JOBS
+from crony.errors import Invalid
 from crony.web.job_fields.reading import names
 
-DEFAULTS = {"alerts_by": "rules"} | {f"alerts_{event}": "" for event in OF_JOBS}
+DEFAULTS = {"alerts_by": "rules"} | {f"alerts_{name}": "" for name in (*OF_JOBS, *LIMITS.values())}
 PATHS: tuple[tuple[str, str], ...] = ()
 _BETWEEN = "[,，\\s]+"
 
@@ -24,23 +25,28 @@ def fields(alerts: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
     if alerts is None:
         return {}
     told = meaning(alerts) or {}
-    return {"alerts_by": "own"} | {f"alerts_{event}": ", ".join(told[event]) for event in OF_JOBS}
+    limits = {f"alerts_{name}": told[name] for name in LIMITS.values()}
+    return {"alerts_by": "own"} | {f"alerts_{event}": ", ".join(told[event]) for event in OF_JOBS} | limits
 
 
-def meaning(alerts: Sequence[Mapping[str, Any]] | None) -> dict[str, list[str]] | None:
-    """Whom each event is told to, however it was written."""
+def meaning(alerts: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
+    """Whom each event is told to, and its limit, however it was written."""
     if alerts is None:
         return None
     found: dict[str, dict[str, None]] = {event: {} for event in OF_JOBS}
     for entry in alerts:
         for event in entry["on"]:
             found[event] |= dict.fromkeys(entry["to"])
-    return {event: list(to) for event, to in found.items()}
+    limits = {name: next((entry[name] for entry in alerts if entry.get(name)), "") for name in LIMITS.values()}
+    return {event: list(to) for event, to in found.items()} | limits
 
 
 def field_of(path: str, values: Mapping[str, str]) -> str:
-    """The field of an error at `path`: that of the first event of its entry."""
+    """The field of an error at `path`: its limit, or the first event of its entry."""
     entry = re.match(r"alerts\[(\d+)\]", path)
+    name = path.rpartition(".")[2]
+    if name in LIMITS.values():
+        return f"alerts_{name}"
     if entry is None:
         return "alerts_by" if path.startswith("alerts") else ""
     entries = _entries(values)
@@ -50,8 +56,16 @@ def field_of(path: str, values: Mapping[str, str]) -> str:
 
 def _entries(values: Mapping[str, str]) -> list[dict[str, Any]]:
     by_whom: dict[tuple[str, ...], list[str]] = {}
+    for event, name in LIMITS.items():
+        if values[f"alerts_{name}"].strip() and not values[f"alerts_{event}"].strip():
+            raise Invalid(f"alerts_{event}", "is empty", hint="name channels or e-mail addresses")
     for event in OF_JOBS:
         to = tuple(dict.fromkeys(names(values, f"alerts_{event}", _BETWEEN)))
         if to:
             by_whom.setdefault(to, []).append(event)
-    return [{"on": on, "to": list(to)} for to, on in by_whom.items()]
+    return [{"on": on, **_limits(values, on), "to": list(to)} for to, on in by_whom.items()]
+
+
+def _limits(values: Mapping[str, str], on: Sequence[str]) -> dict[str, str]:
+    limits = {name: values[f"alerts_{name}"].strip() for event, name in LIMITS.items() if event in on}
+    return {name: limit for name, limit in limits.items() if limit}

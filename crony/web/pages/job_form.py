@@ -78,8 +78,8 @@ def update(web: TheWeb, who: Who, request: Request, job: str, form: Form) -> Res
 def preview(web: TheWeb, request: Request, form: Form, job: Annotated[str, Query(max_length=40)] = "") -> Response:
     """The next ten fires of what the form says now, for the job of that id; or what is wrong with it."""
     values = only(form, *job_fields.DEFAULTS, "mode", "text", "revision", "job")
-    found, problem = _preview(web, values, job or values.get("job") or EXAMPLE)
-    return web.render.fragment(request, "job_form/preview.html", preview=found, problem=problem)
+    found, problem, follows = _preview(web, values, job or values.get("job") or EXAMPLE)
+    return web.render.fragment(request, "job_form/preview.html", preview=found, problem=problem, follows=follows)
 
 
 def _save(web: Web, who: Identity, request: Request, form: Mapping[str, str], view: JobView | None) -> Response:
@@ -121,13 +121,14 @@ def _page(
 ) -> Response:
     field = job_fields.field_of(error, values) if isinstance(error, Invalid) and mode == "form" else ""
     shown = Invalid("", error.problem, hint=error.hint) if isinstance(error, Invalid) and field else None
-    found, problem = _preview(web, {**values, "mode": mode, "text": text}, view.id if view else EXAMPLE)
+    found, problem, follows = _preview(web, {**values, "mode": mode, "text": text}, view.id if view else EXAMPLE)
     status = 200 if error is None else int(error.status)
     return web.render.page(
         request, "job_form/page.html", status=status, error=None if field else error, section="jobs", view=view,
         mode=mode, values={**job_fields.DEFAULTS, **values}, text=text, wrong=field, wrong_error=shown, preview=found,
-        problem=problem, revision=revision or (str(view.revision) if view else ""), only_document=only_document,
-        often=OFTEN, zones=_zones(), usual=job_fields.DEFAULTS, known=_known(web) if mode == "form" else {},
+        problem=problem, follows=follows, only_document=only_document,
+        revision=revision or (str(view.revision) if view else ""), often=OFTEN,
+        zones=_zones(), usual=job_fields.DEFAULTS, known=_known(web) if mode == "form" else {},
     )  # fmt: skip
 
 
@@ -159,12 +160,16 @@ def _zones() -> list[str]:
     return sorted(zone for zone in names if not zone.startswith(("Etc/", "posix/", "right/", "SystemV/", "US/")))
 
 
-def _preview(web: Web, values: Mapping[str, str], job: str) -> tuple[Preview | None, Invalid | None]:
+def _preview(web: Web, values: Mapping[str, str], job: str) -> tuple[Preview | None, Invalid | None, bool]:
+    """The next fires, or why there is none to show; and whether the job follows others."""
+    follows = bool(values.get("after_jobs", "").strip())
     try:
         if values.get("mode") == "document":
-            when = parse(documents.read(values.get("text", ""))).schedule_document()
+            parsed = parse(documents.read(values.get("text", "")))
+            when, follows = parsed.schedule_document(), parsed.after is not None
         else:
             when = job_fields.schedule({**job_fields.DEFAULTS, **values})
-        return views.preview({"schedule": when}, job=job, lookup=web.catalog.calendars.contents), None
+        found = views.preview({"schedule": when}, job=job, lookup=web.catalog.calendars.contents)
     except Invalid as error:
-        return None, error
+        return None, error, follows
+    return found, None, follows

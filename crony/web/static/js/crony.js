@@ -30,7 +30,7 @@ setInterval(() => { if (!document.hidden) refreshTimes(); }, 1000);
 // -- on a phone the links of the head scroll: the page's own is in sight -------------------------
 const links = document.querySelector(".crony-links");
 const own = links?.querySelector("[aria-current]");
-if (own) links.scrollLeft += Math.max(0, own.getBoundingClientRect().right - links.getBoundingClientRect().right);
+if (own) links.scrollLeft += Math.max(0, own.getBoundingClientRect().right - links.getBoundingClientRect().right + 24);
 
 // -- menus close on Escape and on a click elsewhere ---------------------------------------------
 document.addEventListener("click", (event) => {
