@@ -43,6 +43,11 @@ def status(api: Api, form: str) -> int:
     _shards(centres)
     click.echo()
     _centres(centres)
+    for row in centres["items"]:
+        if row.get("holds"):
+            show.hint(f"centre {row['name']} leads and holds dispatch: {', '.join(map(_hold, row['holds']))}")
+        for job, why in row.get("untrusted", {}).items():
+            show.hint(f"centre {row['name']} does not act on job {job}: {why}")
     if vacant:
         show.hint("a shard that nobody leads fires nothing: is a centre running, may it lead?")
     return int(vacant)
@@ -99,6 +104,15 @@ def _centres(found: dict[str, Any]) -> None:
     )
     if len({row.get("tzdata") for row in found["items"]}) > 1:
         show.hint("the centres use different time zone data: who leads decides when jobs fire. Install the same on all")
+
+
+def _hold(name: str) -> str:
+    """For what a leader holds dispatch, and what to do about it."""
+    known = {
+        "clock": "its wall clock is off or has stepped (set it right: NTP)",
+        "room": "etcd is nearly full (see `crony doctor`)",
+    }
+    return known.get(name, name)
 
 
 def _counted(words: list[str]) -> str:

@@ -19,6 +19,7 @@ from crony.lifecycle.centres import Centres, Leading
 from crony.store.accounts import TokenView
 from crony.store.audit import Entry
 from crony.store.runs import AttemptView, SkipView
+from crony.web import standstill
 from crony.web.jobs import JobInfo
 from crony.web.live import Node, Queue
 from crony.web.runs import Run
@@ -353,6 +354,8 @@ def centres(found: Centres) -> dict[str, Any]:
                 "leads": found.led_by(incarnation),
                 "able": facts.able,
                 "reason": facts.why or None,
+                "holds": standstill.names(facts) if found.led_by(incarnation) else [],
+                "untrusted": facts.untrusted,
                 "clock_skew": facts.skew,
                 "wants_shards": facts.shards or None,
                 "host": facts.host,

@@ -6,11 +6,13 @@ that the leader does not act on. The leader's part comes from the record that it
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from crony.domain.figures import CENTRE_STATES, numbers
 from crony.domain.shards import CentreFacts, shard_of
 from crony.lifecycle.centres import Centres
 from crony.lifecycle.hold import Switch, look
-from crony.web.i18n import N_
+from crony.web.i18n import N_, translator
 from crony.web.sentences import At, Reason, Sentence
 from crony.web.wiring import Web
 
@@ -26,6 +28,30 @@ def reasons(web: Web, job: str) -> list[Sentence]:
         return [*said, (N_("No scheduling centre leads: nothing fires now."), {}), *_unable(found)]
     facts = found.running.get(found.leaders[shard].centre)
     return said if facts is None else [*said, *_held(facts), *_untrusted(facts, job)]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Something for which a leader holds dispatch of all its jobs."""
+
+    said: Sentence
+
+    def sentence(self, language: str) -> str:
+        """It for people."""
+        text, values = self.said
+        return translator(language)(text, **values)
+
+
+def names(facts: CentreFacts) -> list[str]:
+    """For what a centre that leads holds dispatch: clock, room."""
+    return [name for name, value in numbers(facts.figures, "s", CENTRE_STATES).get("held", {}).items() if value]
+
+
+def holds(found: Centres) -> list[Hold]:
+    """For what dispatch is held now, centre by centre."""
+    leading = [found.running.get(leader.centre) for leader in found.leaders.values()]
+    facts = {each.name: each for each in leading if each is not None}
+    return [Hold(said) for _, each in sorted(facts.items()) for said in _held(each)]
 
 
 def _stopped(switch: Switch) -> list[Sentence]:
@@ -52,17 +78,17 @@ def _unable(found: Centres) -> list[Sentence]:
 def _held(facts: CentreFacts) -> list[Sentence]:
     """What the leader waits for, of all its jobs."""
     said: list[Sentence] = []
-    for name, value in numbers(facts.figures, "s", CENTRE_STATES).get("held", {}).items():
+    for name in names(facts):
         values: dict[str, object] = {"name": facts.name, "skew": f"{facts.skew:+.1f}", "reason": name}
-        if value and name == "clock":
+        if name == "clock":
             text = N_("Centre %(name)s leads and holds dispatch: its wall clock has stepped, or is off from etcd's "
                       "(%(skew)s s). Set it right (NTP).")  # fmt: skip
             said.append((text, values))
-        elif value and name == "room":
+        elif name == "room":
             text = N_("Centre %(name)s leads and holds dispatch: etcd is nearly full. `crony doctor` says how full, "
                       "and what to do.")  # fmt: skip
             said.append((text, values))
-        elif value:
+        else:
             said.append((N_("Centre %(name)s leads and holds dispatch: %(reason)s."), values))
     return said
 

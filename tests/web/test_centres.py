@@ -62,6 +62,23 @@ def test_who_leads_is_said_everywhere(web: Web, api: Api, browser: Browser) -> N
     assert browser.get("/nodes").status_code == 200
 
 
+def test_a_leader_that_holds_dispatch_says_so_everywhere(web: Web, api: Api, browser: Browser) -> None:
+    held = {"s": {"held": {"clock": 1, "room": 1}}}
+    for name, centre in (("one", "i1"), ("two", "i2")):
+        facts = CentreFacts(name, skew=31.0, figures=held, untrusted={"j1": "of another job"})
+        web.client.put(web.keys.centre(centre), facts.encode())
+    lead(web, 0, "one", "i1")
+    web.live.forget()
+    rows = {row["name"]: row for row in api("GET", "centres").json()["items"]}
+    assert (rows["one"]["holds"], rows["two"]["holds"]) == (["clock", "room"], []), "who does not lead holds nothing"
+    assert rows["one"]["untrusted"] == {"j1": "of another job"}
+    page = text_of(browser.get("/nodes").text)
+    assert page.count("one leads and holds dispatch") == 2 and "+31.0 s" in page and "etcd is nearly full" in page
+    chinese = text_of(browser.get("/nodes", headers={"accept-language": "zh"}).text)
+    assert "调度中心 one 暂停派发：其系统时钟" in chinese and "etcd 空间将满" in chinese
+    assert "dispatch: Centre one leads and holds dispatch: its wall clock" in browser.get("/readyz?verbose=1").text
+
+
 def test_resharding_is_one_write_by_an_administrator(web: Web, api: Api) -> None:
     for body in ({}, {"count": 0}, {"count": 65}, {"count": "4"}, {"count": True}, {"count": 2, "x": 1}):
         assert api("PUT", "shards", json=body).status_code == 422, body
@@ -81,7 +98,8 @@ CENTRES = {
     "leaders": [{"shard": 0, "centre": "one", "term": 5}, {"shard": 1, "centre": None, "term": None}],
     "items": [
         {"name": "one", "incarnation": "i1", "leads": [0], "able": True, "reason": None, "clock_skew": 0.25,
-         "wants_shards": 8, "host": "h", "pid": 1, "version": "0", "since_at": None, "seen_at": None}
+         "wants_shards": 8, "host": "h", "pid": 1, "version": "0", "since_at": None, "seen_at": None,
+         "holds": ["clock", "room"], "untrusted": {"j1": "not signed"}}
     ],
 }  # fmt: skip
 
@@ -89,7 +107,22 @@ CENTRES = {
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
-        (["status"], ["stopped by me: why", "SHARD", "nobody", "one", "+0.2s", "1 ready", "2 running"], 1),
+        (
+            ["status"],
+            [
+                "stopped by me: why",
+                "SHARD",
+                "nobody",
+                "one",
+                "+0.2s",
+                "1 ready",
+                "2 running",
+                "set it right: NTP",
+                "crony doctor",
+                "does not act on job j1: not signed",
+            ],
+            1,
+        ),
         (["shards"], ["SHARD", "nobody", "CRONY_SHARDS of centre one says 8 and is not obeyed"], 0),
         (["shards", "2"], ["2 shards"], 0),
         (["shards", "65"], ["is not in the range"], 2),

@@ -28,7 +28,11 @@ class Count(BaseModel):
 
 @router.get("/centres", dependencies=[Depends(VIEWER)])
 def centres(web: TheWeb) -> dict[str, Any]:
-    """Centres that run, their clocks, and who leads which shard."""
+    """Centres that run, their clocks, and who leads which shard.
+
+    Of one that leads also for what it `holds` dispatch now (`clock`, `room`), and the jobs whose documents it does not
+    act on, with why (`untrusted`).
+    """
     return shapes.centres(web.live.centres())
 
 

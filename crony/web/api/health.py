@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from crony.clock import rfc3339
 from crony.domain import tzdata
 from crony.errors import CronyError
+from crony.web import standstill
 from crony.web.api.jobs import TheWeb
 from crony.web.auth import ANYBODY, PUBLIC, VIEWER
 from crony.web.metrics import exposition
@@ -71,6 +72,7 @@ def _leaders(web: Web) -> list[str]:
     return [
         *lines,
         *(f"centre {each.name}: does not lead, {each.why}" for each in centres.running.values() if each.why),
+        *(f"dispatch: {hold.sentence('en')}" for hold in standstill.holds(centres)),
     ]
 
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from crony.errors import Invalid, Unavailable
 from crony.store import runs as archive
+from crony.web import standstill
 from crony.web.api.control import set_switch
 from crony.web.api.nodes import set_node
 from crony.web.auth import OPERATOR, VIEWER, address_of
@@ -34,6 +35,7 @@ def page(web: TheWeb, request: Request) -> Response:
         away.append(error)
     return web.render.page(
         request, "nodes.html", away=away, section="nodes", nodes=nodes, gone=gone, centres=centres,
+        holds=standstill.holds(centres) if centres is not None else (),
         address=str(request.base_url).rstrip("/"), endpoints=",".join(web.settings.etcd_endpoints),
     )  # fmt: skip
 
