@@ -118,8 +118,9 @@ class Window:
         if mod <= self._base or (self._horizon is not None and place > self._horizon):
             return
         self._messages[place] = mod
+        self._drop_value(place)  # of a message that was put anew the one before is nobody's any more
         if len(value) <= KEEP_BYTES and self._bytes + len(value) <= MEMORY_LIMIT:
-            self._bytes += len(value) - len(self._values.get(place, b""))
+            self._bytes += len(value)
             self._values[place] = value
         if self._is_free(place):
             self._make_ready(place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from crony.transport_etcd.queue import Candidate, Held, Window
+from crony.transport_etcd.queue import KEEP_BYTES, Candidate, Held, Window
 
 
 class Queue:
@@ -105,6 +105,18 @@ def test_a_released_message_is_ready_again_with_its_count() -> None:
     queue.deliver(9)
     (again,) = window.take(1)
     assert (again.place, again.deliveries) == ("5a", 1)
+
+
+def test_a_message_that_was_put_anew_is_not_delivered_as_it_was() -> None:
+    """A run that waits for long is sealed again: the one before runs out, and may be small enough to be kept."""
+    window = Window()
+    window.begin(1)
+    window.extend([], last=True)
+    window.message_put("0a", 5, b"before")
+    window.message_put("0a", 6, b"x" * (KEEP_BYTES + 1))
+    window.message_put("0b", 7, b"before")
+    window.message_put("0b", 8, b"after")
+    assert [(each.place, each.mod, each.value) for each in window.take(2)] == [("0a", 6, None), ("0b", 8, b"after")]
 
 
 def test_orphans_of_the_dead_are_offered_only_when_asked_for() -> None:
