@@ -21,10 +21,11 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 _NAMES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 
 
-def to_html(text: str) -> Markup:
-    """`text` as HTML: only `<span class="ansi-…">` and escaped characters."""
+def to_html(text: str, style: dict[str, str] | None = None) -> Markup:
+    """`text` as HTML: only `<span class="ansi-…">` and escaped characters. `style`: how it begins; changed to how it
+    ends, for what follows."""
     pieces: list[str] = []
-    style: dict[str, str] = {}
+    style = {} if style is None else style
     position = 0
     text = text.replace("\r\n", "\n")
     for match in _SEQUENCE.finditer(text):

@@ -362,6 +362,36 @@ class TestOutput:
         piece = browser.get(f"/runs/{RUN}/output?attempt=1&offset=6").text
         assert piece.startswith("名 done\n") and "hx-get" not in piece
 
+    def test_a_page_tells_streams_apart_by_a_word_and_shows_times_with_their_zone(
+        self, web: Web, browser: Browser
+    ) -> None:
+        at = 1_700_000_000_123  # 22:13:20.123 UTC
+        data = b"eins\n\x1b[31mred <b>oops\nagain\x1b[0m\nzwei\nhalf"
+        stamps = [Stamp(0, Source.STDOUT, at), Stamp(5, Source.STDERR, at + 1), Stamp(32, Source.STDOUT, at + 2000)]
+        output.append(web.db, RUN, 1, 0, data, stamps=stamps)
+        queued(web, RUN, claimed=True)
+        plain = browser.get(f"/runs/{RUN}").text.split('id="output"')[1].split("</pre>")[0]
+        err = '<span class="stream" data-stream="err"></span><span class="from-err"><span class="ansi-red">'
+        assert f"eins\n{err}red &lt;b&gt;oops\n</span></span>{err}again</span>\n</span>zwei\n<" in plain
+        assert "<time" not in plain and "half" not in plain
+        timed = browser.get(f"/runs/{RUN}?times=true").text
+        assert 'title="2023-11-14T22:13:20.123+00:00">22:13:20.123+00:00</time> eins' in timed
+        assert "offset=37&amp;times=UTC" in timed and "Times in the zone UTC." in text_of(timed)
+        output.append(web.db, RUN, 1, 41, b" of it\nlog\n", final=True, stamps=[Stamp(0, Source.LOG, at + 3000)])
+        more = browser.get(f"/runs/{RUN}/output?attempt=1&offset=37&times=Asia/Shanghai").text
+        assert "06:13:22.123+08:00</time> half\n" in more, "another stream begins a line"
+        assert '06:13:23.123+08:00</time> <span class="stream" data-stream="log"></span>' in more
+        assert "UTC" not in browser.get(f"/runs/{RUN}/output?attempt=1&offset=37&times=../etc/passwd").text
+
+    def test_removed_output_is_said_to_be(self, web: Web, browser: Browser, api: Api) -> None:
+        output.append(web.db, RUN, 1, 0, b"once\n", final=True)
+        archive.write(web.db, [outcome()])
+        output.remove(web.db, outcome().job, 4e9)
+        assert "This output was removed" in text_of(browser.get(f"/runs/{RUN}").text)
+        gone = api("GET", f"runs/{RUN}/output")
+        assert (gone.content, gone.headers["x-output-state"]) == (b"", "removed")
+        assert '"state": "removed"' in api("GET", f"runs/{RUN}/output?follow=true").text
+
     def test_a_lost_node_s_output_is_not_waited_for_for_ever(self, web: Web, browser: Browser) -> None:
         output.append(web.db, RUN, 1, 0, b"first\nhalf a li")
         archive.write(web.db, [outcome(kind="lost", ended_at=time.time() - 5, started_at=time.time() - 9)])

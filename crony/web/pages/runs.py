@@ -13,6 +13,7 @@ from starlette.responses import Response
 from crony.catalog.views import JobView
 from crony.domain.job import Job
 from crony.domain.run import State
+from crony.domain.stamps import cut
 from crony.errors import Conflict, CronyError, NotFound, Unavailable
 from crony.lifecycle import enqueue
 from crony.store import output
@@ -24,7 +25,9 @@ from crony.web.chains import is_chained
 from crony.web.forms import only
 from crony.web.jobs import parsed
 from crony.web.pages.common import Form, TheWeb, Who, go
+from crony.web.printed import state_of
 from crony.web.runs import LIVE_STATES, OUTCOME_KINDS, Run, find, is_over, list_runs, output_ended
+from crony.web.shown_output import to_html
 from crony.web.triggering import let_go_on, note
 from crony.web.wiring import Web
 
@@ -80,7 +83,7 @@ class Output:
     next: int
     size: int
     state: str
-    """open, complete, truncated, none (the run printed nothing or it is not here yet) or away"""
+    """open, complete, truncated, removed, none (the run printed nothing or it is not here yet) or away"""
     excerpt: str = ""
     """The last lines, for the banner of a run that went badly."""
 
@@ -92,8 +95,10 @@ def one(
     run: str,
     attempt: Annotated[int | None, Query(ge=1, le=10_000)] = None,
     first: Annotated[int, Query(ge=0, le=100_000)] = 0,
+    times: bool = False,
 ) -> Response:
-    """One run: the reason on top, facts, attempts, output; of a run in parts these, from number `first` on."""
+    """One run: the reason on top, facts, attempts, output (`times`: with the time of each line); of a run in parts
+    these, from number `first` on."""
     check_run(run)
     found, away = find(web.db, web.live, run)
     zone, shown = "UTC", attempt or max(1, found.attempt)
@@ -119,7 +124,8 @@ def one(
         next_url=f"/runs/{run}?first={following}" if found.in_parts and following < found.parts else None,
         first_url=f"/runs/{run}" if first else None,
         chained=bool(found.chain) or (found.part is None and is_chained(web, found.job)),
-        retries=job.retry.max if job else None, output=_tail(web, found, shown),
+        retries=job.retry.max if job else None, times=zone if times else "",
+        output=_tail(web, found, shown, zone if times else ""),
     )  # fmt: skip
 
 
@@ -130,21 +136,23 @@ def more(
     run: str,
     attempt: Annotated[int, Query(ge=1, le=10_000)],
     offset: Annotated[int, Query(ge=0, lt=2**53)],
+    times: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The next piece of output with its follower; 204 while there is nothing new."""
+    """The next piece of output with its follower; 204 while there is nothing new. `times`: the zone to show them in."""
     check_run(run)
     piece = output.read(web.db, run, attempt, offset, limit=PIECE)
-    text, taken = _whole_lines(piece.data, piece.eof)
-    idle = piece.eof or not text
+    data = piece.data[: _whole_lines(piece.data, piece.eof)]
+    idle = piece.eof or not data
     ended = idle and output_ended(web.db, web.live, run, attempt, brought=piece.eof)
-    if not text and not ended:
+    if not data and not ended:
         return Response(None, 204)
     if ended:
-        text, taken = piece.data.decode("utf-8", "replace"), len(piece.data)
-    state = "open" if not ended else "truncated" if piece.truncated else "complete"
+        data = piece.data
+    html = to_html(data, cut(piece.stamps, 0, len(data)), times=times)
     return web.render.fragment(
-        request, "output_more.html", run=run, shown=attempt, html=ansi.to_html(text), next=offset + taken, state=state
-    )
+        request, "output_more.html", run=run, shown=attempt, html=html, next=offset + len(data), times=times,
+        state=state_of(piece, ended=ended),
+    )  # fmt: skip
 
 
 @router.post("/runs/{run}/cancel", dependencies=[Depends(OPERATOR)])
@@ -170,36 +178,37 @@ def release(web: TheWeb, who: Who, request: Request, run: str, form: Form) -> Re
     return go(f"/runs/{run}", "released")
 
 
-def _tail(web: Web, run: Run, attempt: int) -> Output:
+def _tail(web: Web, run: Run, attempt: int, times: str) -> Output:
     """The last part of the output, from a line's beginning."""
     try:
         states = {state.attempt: state for state in output.states(web.db, run.id)}
         state = states.get(attempt)
         if state is None:
             return Output(Markup(), 0, 0, 0, "none" if is_over(run, attempt) else "open")
+        if state.removed:
+            return Output(Markup(), 0, 0, state.size, "removed")
         start = max(0, state.size - TAIL)
         piece = output.read(web.db, run.id, attempt, start, limit=TAIL)
     except CronyError:
         return Output(Markup(), 0, 0, 0, "away")
-    data = piece.data
-    if start:
-        cut = data.find(b"\n") + 1
-        start, data = start + cut, data[cut:]
+    skipped = piece.data.find(b"\n") + 1 if start else 0
     ended = (piece.eof and run.state != State.ACCEPTED) or is_over(run, attempt)
-    text, taken = _whole_lines(data, ended)
-    status = "open" if not ended else "truncated" if piece.truncated else "complete"
-    lines = [line for line in ansi.plain(text[-4000:]).splitlines() if line.strip()]
-    return Output(ansi.to_html(text), start, start + taken, state.size, status, "\n".join(lines[-5:]))
+    stop = skipped + _whole_lines(piece.data[skipped:], ended)
+    data = piece.data[skipped:stop]
+    lines = [line for line in ansi.plain(data[-4000:].decode("utf-8", "replace")).splitlines() if line.strip()]
+    html = to_html(data, cut(piece.stamps, skipped, stop), times=times)
+    next_, status = start + stop, state_of(piece, ended=ended)
+    return Output(html, start + skipped, next_, state.size, status, "\n".join(lines[-5:]))
 
 
-def _whole_lines(data: bytes, ended: bool) -> tuple[str, int]:
-    """Text up to the last line end (everything when ended), and how many bytes that is."""
-    if not ended:
-        cut = data.rfind(b"\n") + 1
-        if cut == 0 and len(data) >= PIECE:
-            cut = len(data) - next((i for i in range(4) if (data[-1 - i] & 0xC0) != 0x80), 0) - 1
-        data = data[:cut]
-    return data.decode("utf-8", "replace"), len(data)
+def _whole_lines(data: bytes, ended: bool) -> int:
+    """How many bytes go up to the last line end (all of them when ended)."""
+    if ended:
+        return len(data)
+    end = data.rfind(b"\n") + 1
+    if end == 0 and len(data) >= PIECE:
+        end = len(data) - next((i for i in range(4) if (data[-1 - i] & 0xC0) != 0x80), 0) - 1
+    return end
 
 
 def _url(query: dict[str, str | None]) -> str:
