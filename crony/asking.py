@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from crony.domain import ids
+from crony.domain.check import flag
 from crony.domain.durations import parse_duration
 from crony.domain.run import Request, Trigger
 from crony.domain.signing import peek
@@ -52,6 +53,7 @@ class Asking:
         labels: Mapping[str, str] | None = None,
         timeout: Seconds | None = None,
         retries: int | None = None,
+        chain: bool = True,
     ) -> Request:
         """The request. Raises `Invalid` naming the argument, `NotFound`, `Unavailable`."""
         doubled = sorted(set(more) & set(params or {}))
@@ -71,6 +73,7 @@ class Asking:
             labels={str(key): str(value) for key, value in labels.items()} if labels is not None else None,
             timeout=None if timeout is None else seconds("timeout", timeout, least=1.0),
             retries=_whole("retries", retries, 0, 100),
+            no_chain=not flag(chain, "chain"),
             by=f"python:{self._settings.node_name}:{os.getpid()}",
         )
         try:

@@ -108,6 +108,7 @@ def enqueue(
     labels: Mapping[str, str] | None = None,
     timeout: Seconds | None = None,
     retries: int | None = None,
+    chain: bool = True,
     **more: Any,
 ) -> Run:
     """Ask for a run of a job (by name), or of a Celery task (the task, or `"task:dotted.name"`).
@@ -118,6 +119,7 @@ def enqueue(
     `idempotency_key`: the same key of the same job means the same run for a day; `on_conflict` says what a second
     call does: `existing` (returns that run), `error` (raises `Conflict`), `replace` (cancels it, asks for a new one).
     `delay` or `at` (with offset): not before. `priority` 0-9, `labels`, `timeout`, `retries` replace the job's own.
+    `chain=False`: jobs that run after it do not follow this run.
 
     Raises `NotFound`, `Conflict`, `Invalid`, `Unavailable` (nothing was asked for), `Unknown` (it may have been: with
     an idempotency key the call can be repeated safely).
@@ -134,6 +136,7 @@ def enqueue(
         labels=labels,
         timeout=timeout,
         retries=retries,
+        chain=chain,
     )
     done = inbox.submit(link.client, link.keys, request, idempotency=idempotency_key, on_conflict=on_conflict)
     return Run(done.run, created=done.created)
@@ -160,7 +163,7 @@ class Ask:
         self.more = more
 
 
-_OPTIONS = ("params", "delay", "at", "priority", "labels", "timeout", "retries")
+_OPTIONS = ("params", "delay", "at", "priority", "labels", "timeout", "retries", "chain")
 
 
 class PartlyEnqueued(CronyError):

@@ -69,6 +69,7 @@ def cancel(ident: str, running: bool, api: Api, form: str) -> None:
     "--order", type=click.Choice(["oldest", "newest"]), default="oldest", show_default=True, help="Which come first."
 )
 @click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="Parameter; K:=JSON for other than text.")
+@click.option("--no-chain", is_flag=True, help="Jobs that run after it do not follow its runs.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key again starts no second one.")
 @api_option
 @output_option
@@ -80,6 +81,7 @@ def ask(
     parallel: int,
     order: str,
     params: tuple[str, ...],
+    no_chain: bool,
     idempotency_key: str | None,
     api: Api,
     form: str,
@@ -92,6 +94,8 @@ def ask(
         "parallel": parallel,
         "order": order,
     }
+    if no_chain:
+        body["chain"] = False
     if params:
         body["params"] = pairs(params, "-p", typed=True)
     if idempotency_key is not None:

@@ -80,6 +80,8 @@ class Backfill(Record):
     """Ends of those runs: cancelled ones, and all that neither succeeded nor failed."""
     params: dict[str, Any] = field(default_factory=dict)
     """Over those of the job."""
+    no_chain: bool = False
+    """Nothing follows its runs."""
     by: str = ""
     requested_at: float = 0.0
     stop: str = ""
@@ -183,6 +185,7 @@ def planned(
     parallel: int = 1,
     order: str = "oldest",
     params: Mapping[str, Any] | None = None,
+    no_chain: bool = False,
     by: str = "",
 ) -> Backfill:
     """A backfill of what a schedule has from `start` on and before `end`, checked. Raises `Invalid` naming the field.
@@ -209,5 +212,6 @@ def planned(
         raise Invalid("from", "and `to` hold no instant of the schedule", hint="take a longer period")
     return Backfill(
         ident, job, name, generation, schedule=schedule, from_at=first, to_at=last, after_at=first, until_at=last,
-        order=order, parallel=parallel, total=int(total), params=dict(params or {}), by=by, requested_at=now,
+        order=order, parallel=parallel, total=int(total), params=dict(params or {}), no_chain=no_chain, by=by,
+        requested_at=now,
     )  # fmt: skip

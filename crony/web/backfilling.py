@@ -35,6 +35,7 @@ class BackfillOptions(BaseModel):
     parallel: Annotated[int, Field(ge=1, le=PARALLEL, description="most runs of it that are alive at a time")] = 1
     order: Literal["oldest", "newest"] = "oldest"
     params: dict[str, Any] = Field(default_factory=dict, description="merged over the job's params")
+    chain: Annotated[bool, Field(description="false: jobs that run after it do not follow its runs")] = True
     dry_run: Annotated[bool, Field(description="only say what would run")] = False
     idempotency_key: Annotated[str, Field(min_length=1, max_length=512)] | None = None
 
@@ -71,6 +72,7 @@ def plan(web: Web, identity: Identity, ref: str, options: BackfillOptions, key: 
         parallel=options.parallel,
         order=options.order,
         params=parse_params(options.params),
+        no_chain=not options.chain,
         by=identity.actor,
     )
 
@@ -78,7 +80,7 @@ def plan(web: Web, identity: Identity, ref: str, options: BackfillOptions, key: 
 def begin(web: Web, identity: Identity, wanted: Backfill, address: str) -> tuple[Backfill, bool]:
     """Ask for it; the backfill, and whether this call made it. Raises `Conflict` when its key stands for another."""
     found, created = backfills.ask(web.client, web.keys, wanted)
-    asked = ("job", "schedule", "from_at", "to_at", "order", "parallel", "params")
+    asked = ("job", "schedule", "from_at", "to_at", "order", "parallel", "params", "no_chain")
     if not created and any(getattr(found, name) != getattr(wanted, name) for name in asked):
         raise Conflict("The idempotency key stands for another backfill", hint="use a new key for new work")
     if created:
@@ -118,6 +120,7 @@ def body(found: Backfill) -> dict[str, Any]:
         "order": found.order,
         "parallel": found.parallel,
         "params": found.params,
+        "chain": not found.no_chain,
         "total": found.total,
         "succeeded": found.succeeded,
         "failed": found.failed,

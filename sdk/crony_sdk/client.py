@@ -92,7 +92,7 @@ class CronyClient:
 
         The same `idempotency_key` gives the same run, however often and from wherever. Without one a fresh key makes
         our own repetitions harmless. `options`: `delay`, `at`, `priority`, `labels`, `timeout`, `retries`,
-        `on_conflict`, as in the REST API.
+        `on_conflict`, `chain` (False: no job follows this run), as in the REST API.
         """
         body = {**options, **({"params": dict(params)} if params else {})}
         key = idempotency_key or uuid.uuid4().hex

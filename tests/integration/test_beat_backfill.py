@@ -19,7 +19,7 @@ from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn
 from crony.lifecycle import backfill as backfills
 from crony.lifecycle.hold import turn
-from tests.helpers.beat import Dying, FakeNode, Stage, stage
+from tests.helpers.beat import Dying, FakeNode, Stage, settled, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until
 
@@ -96,6 +96,18 @@ def test_each_instant_runs_once_in_order_beside_the_schedule(place: Stage, order
     second = place.ask(job).run
     until(lambda: (second, "0") in place.outs(), 10, "overlap to go by the run by hand alone")
     assert not place.requests() and {m.run for m in node.messages()} == {by_hand}
+
+
+def test_its_runs_are_followed_unless_it_was_asked_for_without(place: Stage) -> None:
+    place.lead()
+    node = place.node("n1")
+    job = place.publish(schedule=HOURLY)
+    child = place.publish(after={"jobs": [job.name], "ids": [job.id]}, overlap="allow")
+    for alone, followers in ((True, 0), (False, 2)):
+        ident = ask(place, job, 2, no_chain=alone)
+        Runs(place, ident, node).all()
+        until(lambda n=followers: len(node.messages()) == n, 10, "those that follow")
+        assert settled(lambda: {m.envelope.job for m in place.messages()}) == ({child.id} if followers else set())
 
 
 def test_at_most_so_many_are_alive_and_a_failure_is_counted_after_its_retries(place: Stage) -> None:

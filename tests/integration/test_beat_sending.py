@@ -19,6 +19,7 @@ from crony.clock import SYSTEM
 from crony.domain import notice as notices
 from crony.domain.alert import failure_rate, not_kept
 from crony.domain.alert import test as a_test
+from crony.domain.callback import Report, Token
 from crony.domain.notice import notice
 from crony.domain.outcome import Kind
 from crony.domain.sealing import Cipher, new_secret_key
@@ -26,8 +27,11 @@ from crony.errors import Unavailable
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, mod
 from crony.lifecycle.alert import ask_for_test, tell
+from crony.lifecycle.complete import complete
+from crony.lifecycle.enqueue import cancel
 from crony.lifecycle.move import Move
 from crony.lifecycle.notify import noted, over, too_many_failed
+from crony.lifecycle.permit import permit, starting
 from crony.store import output
 from crony.store.alerts import list_alerts
 from crony.store.db import Database
@@ -125,6 +129,30 @@ def test_a_job_says_whom_its_alerts_go_to_and_the_rules_say_it_for_the_others(
         until(lambda: len(bot.titles) == 2 and len(box.got) == 2, PATIENCE, "what the rules say")
         nothing_waits(place)
         assert box.got[1][1] == ["oncall@example.org"] and bot.titles[1] == "billing/x failed"
+
+
+def test_what_a_service_gives_up_after_its_own_retries_goes_out_at_once(place: Stage, bot: Bot) -> None:
+    place.rule(name="all", on=["failed"], to=["ops"])
+    place.lead()
+    node = NODES.setdefault(place, place.node("n1"))
+    job = place.publish(overlap="allow", retry={"max": 5, "delay": "1h"}, **{"async": {"deadline": "1h"}})
+    for final in (False, True):
+        run = place.ask(job, retries=5).run
+        message = until(lambda run=run: next((m for m in node.messages() if m.run == run), None), PATIENCE, "the run")
+        token = Token.new(message.queue, message.place)
+        claim = starting(node.incarnation, 1, node=node.name, at=SYSTEM.wall(), secret=token.digest)
+        fence = permit(place.client, place.keys, message.queue, message.place, node.claim(message), claim)
+        assert fence
+        report = Report(False, reason="no rates (after 3 tries)", final=final)
+        complete(place.client, place.keys, run, 1, token.under(fence), report)
+        if not final:
+            until(lambda run=run: run in place.waits(), PATIENCE, "its next attempt to wait")
+            cancel(place.client, place.keys, run)
+    until(lambda: bot.titles, PATIENCE, "the card")
+    nothing_waits(place)
+    settled(lambda: len(bot.titles))
+    (card,) = bot.cards
+    assert bot.titles == [f"{job.name} failed"] and run in texts(card) and "no rates (after 3 tries)" in texts(card)
 
 
 def test_the_first_success_after_a_failure_is_told_once_and_under_the_next_leader_too(place: Stage, bot: Bot) -> None:

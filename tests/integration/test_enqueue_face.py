@@ -89,9 +89,10 @@ def test_every_option(client: Client, keys: Keys, job: str) -> None:
         labels={"zone": "a"},
         timeout="20m",
         retries=2,
+        chain=False,
     )
     (request,) = asked(client, keys)
-    assert request.params == {"priority": "mine"}
+    assert request.params == {"priority": "mine"} and request.no_chain
     assert (request.priority, request.labels, request.timeout, request.retries) == (7, {"zone": "a"}, 1200.0, 2)
     assert before + 298 < request.not_before_at < time.time() + 302
 
@@ -123,6 +124,7 @@ def test_a_task(client: Client, keys: Keys) -> None:
         (lambda: crony.enqueue("report/daily", x=1, params={"x": 2}), "params.x"),
         (lambda: crony.enqueue("report/daily", priority=10), "priority"),
         (lambda: crony.enqueue("report/daily", priority=True), "priority"),
+        (lambda: crony.enqueue("report/daily", chain="no"), "chain"),
         (lambda: crony.enqueue("report/daily", retries=-1), "retries"),
         (lambda: crony.enqueue("report/daily", timeout=0), "timeout"),
         (lambda: crony.enqueue("report/daily", delay=-1), "delay"),

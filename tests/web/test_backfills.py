@@ -38,7 +38,7 @@ def test_a_preview_says_what_would_run_and_stores_nothing(web: Web, api: Api) ->
 
 
 def test_it_is_asked_for_once_followed_and_stopped(web: Web, api: Api, job: dict[str, Any]) -> None:
-    body = {**PERIOD, "parallel": 2, "params": {"day": 1}}
+    body = {**PERIOD, "parallel": 2, "params": {"day": 1}, "chain": False}
     made = api("POST", "jobs/night%2Fload:backfill", json=body, headers={"idempotency-key": "march"})
     assert made.status_code == 202 and made.json()["created"] is True
     found = made.json()
@@ -48,6 +48,7 @@ def test_it_is_asked_for_once_followed_and_stopped(web: Web, api: Api, job: dict
     other = api("POST", "jobs/night%2Fload:backfill", json={**body, "parallel": 3, "idempotency_key": "march"})
     assert other.status_code == 409
     (record,) = stored(web)
+    assert record.no_chain and found["chain"] is False
     assert (record.job, record.total, record.parallel, record.params) == (job["id"], 3, 2, {"day": 1})
     assert record.by == "token:admin"
     moved = record.without(record.next(2)).told("failed")

@@ -164,7 +164,9 @@ class Backfilling:
             envelope = office.desk.draft(
                 live, after.run_of(instant), trigger=Trigger.BACKFILL.value, at=now, fire_at=instant
             )
-            envelope = replace(envelope, params={**envelope.params, **after.params}, awaited=True)
+            envelope = replace(
+                envelope, params={**envelope.params, **after.params}, awaited=True, no_chain=after.no_chain is True
+            )
             hand(office.desk, envelope, now, handed)
         after = after.without(instants)
         if len(instants) < most:
