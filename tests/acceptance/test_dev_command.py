@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    """One that runs through the module, asked for a port that is taken."""
+    """One that runs through the module, asked for a port that is taken; Ctrl-C ends it, and all it started."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -31,28 +31,15 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
             dev.ready()
             assert f"port {port} is taken" in dev.text
             yield dev
-
-
-def test_the_measured_run_ends_by_itself_and_lost_nothing(tmp_path: Path) -> None:
-    with running(tmp_path, "--demo", "--port", "18400", "--exit-after", "17") as dev:
-        dev.ready()
-        children = dev.children()
-        assert sorted(children) == ["centre", "etcd", "node", "web"]
-        assert dev.ended(90) == 0, dev.text + dev.logs()
-    figures = json.loads(dev.lines[-1])
-    assert list(figures) == ["fires", "dispatched", "skipped", "succeeded", "failed", "lost", "doubled"]
-    assert figures["lost"] == figures["doubled"] == 0
-    assert figures["fires"] == figures["dispatched"] + figures["skipped"] >= 6
-    assert figures["succeeded"] + figures["failed"] == figures["dispatched"]
-    assert figures["skipped"] >= 1, "the slow job overlaps itself"
-    assert re.search(r"succeeded +demo/tick +\d+\.\d\ds  dev  attempt 1", dev.text)
-    assert re.search(r"failed, retry +demo/flaky", dev.text) and re.search(
-        r"succeeded +demo/flaky .* attempt 2", dev.text
-    )
-    assert re.search(r"skipped +demo/slow +overlap", dev.text)
-    assert "not known beforehand: the fires of demo/after-the-end were judged by the ends they follow" in dev.text
-    assert re.search(r"succeeded +demo/after-the-end", dev.text) and "not due, yet fired" not in dev.text
-    assert alive(children) == []
+            children = dev.children()
+            assert len(alive(children)) == 4
+            # At a terminal, Ctrl-C goes to a whole session. The children have their own: the supervisor alone gets it.
+            assert all(os.getsid(pid) == pid for pid, _ in children.values())
+            assert dev.stop(signal.SIGINT, timeout=25) == 0
+            assert alive(children) == []
+            assert "stopping" in dev.text and "was killed" not in dev.text
+            done = dev.crony("job", "list")
+            assert done.returncode == 8 and "no server answers" in done.stderr
 
 
 def test_the_banner_tells_how_to_get_in(dev: Dev) -> None:
@@ -187,20 +174,6 @@ def test_a_child_that_dies_is_started_again_and_work_goes_on(dev: Dev) -> None:
     assert dev.data("job", "run", "after", "--wait", "--timeout", "120")["outcome"] == "succeeded"
 
 
-def test_ctrl_c_stops_everything_within_seconds(tmp_path: Path) -> None:
-    with running(tmp_path, "--port", "18403") as dev:
-        dev.ready()
-        children = dev.children()
-        assert len(alive(children)) == 4
-        # At a terminal, Ctrl-C goes to a whole session; the children have their own, so it reaches the supervisor only.
-        assert all(os.getsid(pid) == pid for pid, _ in children.values())
-        assert dev.stop(signal.SIGINT, timeout=25) == 0
-        assert alive(children) == []
-        assert "stopping" in dev.text and "was killed" not in dev.text
-        done = dev.crony("job", "list")
-        assert done.returncode == 8 and "no server answers" in done.stderr
-
-
 def test_ctrl_c_once_more_waits_for_nobody(tmp_path: Path) -> None:
     with running(tmp_path, "--port", "18402") as dev:
         dev.ready()
@@ -214,16 +187,30 @@ def test_ctrl_c_once_more_waits_for_nobody(tmp_path: Path) -> None:
         assert alive(children) == []
 
 
-def test_a_killed_supervisor_leaves_nothing_and_the_next_start_goes_on(tmp_path: Path) -> None:
+def test_a_killed_supervisor_leaves_nothing_and_the_next_start_is_measured_and_lost_nothing(tmp_path: Path) -> None:
     with running(tmp_path, "--port", "18401") as first:
         first.ready()
-        assert first.crony("job", "create", "tick", "--every", "1s", "--shell", "true").returncode == 0
-        first.says("tick")
+        assert first.crony("job", "create", "every-second", "--every", "1s", "--shell", "true").returncode == 0
+        first.says("every-second")
         children = first.children()
         first.popen.kill()
         until(lambda: alive(children) == [], 10, "the children to die with their supervisor")
-    with running(tmp_path, "--port", "18401", "--exit-after", "5") as second:
-        assert second.ended(90) == 0, second.text + second.logs()
-    figures = json.loads(second.lines[-1])
-    assert figures["lost"] == figures["doubled"] == 0
-    assert figures["fires"] > 5, "the fires of the time between are accounted for too"
+    with running(tmp_path, "--demo", "--port", "18401", "--exit-after", "17") as dev:
+        dev.ready()
+        children = dev.children()
+        assert sorted(children) == ["centre", "etcd", "node", "web"]
+        assert dev.ended(90) == 0, dev.text + dev.logs()
+    figures = json.loads(dev.lines[-1])
+    assert list(figures) == ["fires", "dispatched", "skipped", "succeeded", "failed", "lost", "doubled"]
+    assert figures["lost"] == figures["doubled"] == 0, "the fires of the time between are accounted for too"
+    assert figures["fires"] == figures["dispatched"] + figures["skipped"] >= 6 + 17
+    assert figures["succeeded"] + figures["failed"] == figures["dispatched"]
+    assert figures["skipped"] >= 1, "the slow job overlaps itself"
+    assert re.search(r"succeeded +demo/tick +\d+\.\d\ds  dev  attempt 1", dev.text)
+    assert re.search(r"failed, retry +demo/flaky", dev.text) and re.search(
+        r"succeeded +demo/flaky .* attempt 2", dev.text
+    )
+    assert re.search(r"skipped +demo/slow +overlap", dev.text)
+    assert "not known beforehand: the fires of demo/after-the-end were judged by the ends they follow" in dev.text
+    assert re.search(r"succeeded +demo/after-the-end", dev.text) and "not due, yet fired" not in dev.text
+    assert alive(children) == []

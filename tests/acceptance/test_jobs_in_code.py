@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 from crony_sdk import Completion
 
+from tests.helpers import zygote
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.platform import Platform, platform
 from tests.helpers.service import service
@@ -44,7 +44,7 @@ def apply(place: Platform, folder: Path, *options: str) -> tuple[int, str]:
     """`crony apply --from appjobs …` in a folder; exit code and everything it said."""
     environ = place._environ(CRONY_API=place.api, CRONY_TOKEN=place.token)
     command = [sys.executable, "-m", "crony", "apply", "--from", "appjobs", *options]
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
+    done = zygote.run(command, environ, folder)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_applied_is_said(tmp_path: Path) -> None:
         (tmp_path / "appjobs.py").write_text(text)
         command = [sys.executable, "-m", "crony", "apply", "--from", "appjobs", "--api", "http://127.0.0.1:9"]
         environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
+        done = zygote.run(command, environ, tmp_path)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         return done.stderr
 

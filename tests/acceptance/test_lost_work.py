@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import zygote
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.history import starts
 from tests.helpers.platform import Platform, platform
@@ -21,9 +21,7 @@ from tests.helpers.wait import until
 def release(crony: Platform, run: str) -> str:
     """`crony run release RUN`."""
     environ = {**os.environ, "CRONY_API": crony.api, "CRONY_TOKEN": crony.token}
-    done = subprocess.run(
-        [sys.executable, "-m", "crony", "run", "release", run], env=environ, capture_output=True, text=True, timeout=60
-    )
+    done = zygote.run([sys.executable, "-m", "crony", "run", "release", run], environ)
     return f"{done.returncode}: {(done.stdout + done.stderr).strip()}"
 
 

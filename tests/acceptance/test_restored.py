@@ -14,6 +14,7 @@ import pytest
 
 from crony.etcd.client import Client
 from crony.lifecycle.mark import look
+from tests.helpers import zygote
 from tests.helpers.etcd import EtcdServer, binary_of
 from tests.helpers.history import judge, starts
 from tests.helpers.platform import Platform, Process, platform
@@ -50,9 +51,7 @@ def restore(server: EtcdServer, snapshot: Path) -> None:
 
 def command(crony: Platform, centre: Process, *words: str) -> subprocess.CompletedProcess[str]:
     """A `crony` command where a centre runs."""
-    return subprocess.run(
-        [sys.executable, "-m", "crony", *words], env=dict(centre.environ), capture_output=True, text=True, check=False
-    )
+    return zygote.run([sys.executable, "-m", "crony", *words], centre.environ)
 
 
 def test_a_snapshot_is_restored(server: EtcdServer, tmp_path: Path) -> None:

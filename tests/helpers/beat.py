@@ -32,7 +32,7 @@ from crony.lifecycle.publish import publish
 from crony.lifecycle.publish_object import publish_object
 from crony.settings import Settings
 from crony.transport_etcd import message as wire
-from tests.helpers.wait import until
+from tests.helpers.wait import patient, until
 
 WEB, CENTRE = new_key(), new_key()
 SECRET_KEY = new_secret_key()
@@ -317,7 +317,7 @@ class RunningCentre:
     def stop(self) -> None:
         """Stop and wait."""
         self.stopping.set()
-        self._thread.join(15)
+        self._thread.join(patient(15))
         assert not self._thread.is_alive(), "the centre did not stop"
 
 

@@ -50,7 +50,7 @@ def url_of(kind: str, folder: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def _template() -> bytes:
+def upgraded_file() -> bytes:
     """An upgraded, empty SQLite file."""
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/crony.db")
@@ -72,7 +72,7 @@ def _upgraded(kind: str) -> str:
 def emptied(kind: str, folder: Path) -> str:
     """The URL of an upgraded database without rows; on a server it is the same one for all tests, emptied."""
     if kind == "sqlite":
-        (folder / "crony.db").write_bytes(_template())
+        (folder / "crony.db").write_bytes(upgraded_file())
         return f"sqlite:///{folder / 'crony.db'}"
     engine = create_engine(_upgraded(kind))
     with engine.begin() as connection:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crony.dev.process import birth
+from tests.helpers import zygote
 from tests.helpers.server import die_with_parent
 from tests.helpers.wait import patient, until
 
@@ -107,15 +108,7 @@ class Dev:
 
     def crony(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run the `crony` command in the folder."""
-        return subprocess.run(
-            [sys.executable, "-m", "crony", *arguments],
-            cwd=self.folder,
-            env=environ(),
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
+        return zygote.run([sys.executable, "-m", "crony", *arguments], environ(), self.folder, text)
 
     def data(self, *arguments: str, text: str = "") -> Any:
         """What a command prints as JSON; it must succeed."""

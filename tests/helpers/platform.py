@@ -26,6 +26,7 @@ from crony.etcd.keys import Keys
 from crony.store import accounts
 from crony.store.db import Database
 from tests.helpers import zygote
+from tests.helpers.databases import upgraded_file
 from tests.helpers.etcd import free_ports
 from tests.helpers.wait import until
 
@@ -110,6 +111,9 @@ class Platform:
         self.centre_private, self.centre_public = signing.new_key()
         self.keys = Keys(self.namespace)
         self.client = Client(self.endpoints)
+        file = Path(self.database_url.removeprefix("sqlite:///"))
+        if file != Path(self.database_url) and not file.exists():
+            file.write_bytes(upgraded_file())
         self.database = Database(self.database_url)
         self.database.upgrade()
         self.token = accounts.create_token(self.database, "tests", "admin", actor="tests")[0]

@@ -17,6 +17,8 @@ from crony.errors import Unavailable
 
 T = TypeVar("T")
 
+SHORTEST, LONGEST = 0.01, 0.1
+"""Seconds between two looks at the beginning of a wait, and from two seconds on."""
 PATIENCE = float(os.environ.get("CRONY_TEST_PATIENCE", "5"))
 
 
@@ -26,15 +28,23 @@ def patient(seconds: float) -> float:
 
 
 def until(
-    predicate: Callable[[], T], timeout: float = 10.0, what: str = "", *, every: float = 0.01, promised: bool = False
+    predicate: Callable[[], T],
+    timeout: float = 10.0,
+    what: str = "",
+    *,
+    every: float | None = None,
+    promised: bool = False,
 ) -> T:
     """Calls `predicate` until it gives something true and returns that. AssertionError after `timeout` seconds, times
     `PATIENCE`; a `promised` bound is the product's own and waits not a second longer.
 
-    A predicate that cannot ask right now (`Unavailable`: a disk that stalls, say) is not true yet.
+    `every`: seconds between two calls; unless given, the less often the longer it takes: most predicates ask a server,
+    and what is waited for is worked out on the same cores. A predicate that cannot ask right now (`Unavailable`: a disk
+    that stalls, say) is not true yet.
     """
     allowed = timeout if promised else patient(timeout)
-    deadline = time.monotonic() + allowed
+    began = time.monotonic()
+    deadline = began + allowed
     while True:
         trouble = None
         try:
@@ -42,9 +52,14 @@ def until(
                 return found
         except Unavailable as error:
             trouble = error
-        if time.monotonic() >= deadline:
+        now = time.monotonic()
+        if now >= deadline:
             raise AssertionError(f"not within {allowed:g} s: {what or predicate}") from trouble
-        time.sleep(every)
+        if every is not None or promised:
+            pause = SHORTEST if every is None else every
+        else:
+            pause = min(LONGEST, max(SHORTEST, (now - began) / 20))
+        time.sleep(pause)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zoneinfo
@@ -31,7 +32,9 @@ from tests.helpers.server import die_with_parent
 MODULES = ("crony", "celery")
 """What may be run by `-m`."""
 PRELOADED = (
-    "crony.cli.roles", "crony.beat.centre", "crony.web.app", "uvicorn", "uvicorn.lifespan.on",
+    "crony.cli.main", "crony.cli.job", "crony.cli.run", "crony.cli.node", "crony.cli.alert", "crony.cli.importer",
+    "crony.cli.apply", "crony.cli.recover", "crony.cli.roles", "crony.beat.centre", "crony.web.app", "uvicorn",
+    "uvicorn.lifespan.on",
     "uvicorn.protocols.http.auto", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "alembic.command",
     "celery.bin.celery", "celery.bin.worker", "celery.apps.worker", "celery.worker.consumer", "celery.app.trace",
     "celery.concurrency.prefork", "celery.concurrency.thread", "celery.app.control", "celery.app.events", "requests",
@@ -111,9 +114,10 @@ class _Zygote:
             self._lines.flush()
             return json.loads(self._lines.readline())
 
-    def fork(self, command: Sequence[str], environ: Mapping[str, str], log: Path, cwd: str) -> Forked:
-        """A new process."""
+    def fork(self, command: Sequence[str], environ: Mapping[str, str], log: Path, cwd: str, **files: Path) -> Forked:
+        """A new process. `files`: what it reads (`given`; else nothing), where it complains (`errors`; else `log`)."""
         wanted = {"argv": list(command[2:]), "environ": dict(environ), "log": str(log), "cwd": cwd}
+        wanted |= {name: str(path) for name, path in files.items()}
         pid = int(self.ask(wanted))
         return Forked(self, pid, os.pidfd_open(pid))
 
@@ -129,14 +133,40 @@ def start(
     else started as any other program."""
     if _can_be_forked(command, environ):
         log.touch()
-        with _lock:
-            zygote = _zygotes.get(os.getpid()) or _zygotes.setdefault(os.getpid(), _Zygote())
-        return zygote.fork(command, environ, log, cwd or os.getcwd())
+        return _zygote().fork(command, environ, log, cwd or os.getcwd())
     with log.open("ab") as file:
         return subprocess.Popen(
             list(command), env=dict(environ), stdout=file, stderr=file, stdin=subprocess.DEVNULL, cwd=cwd,
             start_new_session=True, preexec_fn=die_with_parent,
         )  # fmt: skip
+
+
+def run(
+    command: Sequence[str], environ: Mapping[str, str], cwd: str | Path | None = None, text: str = "", wait: float = 180
+) -> subprocess.CompletedProcess[str]:
+    """`command` to its end, with that environment and standard input, as `subprocess.run` would tell of it. Raises
+    `subprocess.TimeoutExpired` after `wait` seconds; it is dead then."""
+    if not _can_be_forked(command, environ):
+        return subprocess.run(
+            list(command), env=dict(environ), cwd=cwd, input=text, capture_output=True, text=True, timeout=wait
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        out, errors, given = (Path(folder, name) for name in ("out", "errors", "given"))
+        given.write_text(text)
+        process = _zygote().fork(command, environ, out, str(cwd or os.getcwd()), errors=errors, given=given)
+        try:
+            code = process.wait(wait)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(list(command), code, out.read_text(), errors.read_text())
+
+
+def _zygote() -> _Zygote:
+    """This test process's own, begun at first use."""
+    with _lock:
+        return _zygotes.get(os.getpid()) or _zygotes.setdefault(os.getpid(), _Zygote())
 
 
 def _can_be_forked(command: Sequence[str], environ: Mapping[str, str]) -> bool:
@@ -197,10 +227,15 @@ def become(wanted: dict[str, Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    log = os.open(wanted["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    for fd, path in ((1, wanted["log"]), (2, wanted.get("errors", wanted["log"]))):
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, fd)
+        os.close(log)
+    if "given" in wanted:
+        given = os.open(wanted["given"], os.O_RDONLY)
+        os.dup2(given, 0)
+        os.close(given)
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
