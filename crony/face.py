@@ -23,7 +23,8 @@ from urllib.parse import quote
 from crony.asking import Asking, Seconds, seconds
 from crony.domain import ids
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import State, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import State
 from crony.errors import Conflict, CronyError, Invalid, NotFound, TimedOut, Unavailable
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys

@@ -16,7 +16,8 @@ from crony.beat.book import Book
 from crony.beat.entries import JobEntry
 from crony.domain import afterend, hint
 from crony.domain.livejob import LiveJob
-from crony.domain.run import Done, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done
 from crony.domain.signing import BadSeal, Verifier
 from crony.domain.streak import stays_held
 

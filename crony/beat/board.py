@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from crony.clock import Clock
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.shards import CentreFacts
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys, prefix_end

@@ -13,7 +13,8 @@ from crony.domain.join import Join
 from crony.domain.livejob import LiveJob
 from crony.domain.node import NodeFacts
 from crony.domain.queues import node_of
-from crony.domain.run import Accepted, Claim, Done, Request, UnknownRecord, Wait
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Accepted, Claim, Done, Request, Wait
 from crony.domain.signing import BadSeal, Verifier, peek
 from crony.transport_etcd import message as wire
 

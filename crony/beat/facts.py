@@ -8,7 +8,8 @@ from typing import TypeVar
 from crony.domain.alerting import LiveRule, Rule
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.queues import own
-from crony.domain.run import Claim, Record, UnknownRecord
+from crony.domain.record import Record, UnknownRecord
+from crony.domain.run import Claim
 from crony.domain.signing import peek
 from crony.errors import Invalid
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from crony.beat.alive import Alive
 from crony.beat.entries import JobEntry
 from crony.beat.news import News
-from crony.domain.run import Done, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done
 from crony.etcd.keys import Keys
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from crony.domain.pool import Pool, Slot
-from crony.domain.run import Envelope, UnknownRecord, Wait
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Envelope, Wait
 from crony.domain.signing import BadSeal, Verifier, peek
 from crony.etcd.keys import Keys
 

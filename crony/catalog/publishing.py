@@ -15,7 +15,8 @@ from crony.catalog.keeping import names_of
 from crony.catalog.views import JobView, Reconciled, SavedNotLive, Standing, view_of
 from crony.domain.job import Job
 from crony.domain.livejob import LiveJob
-from crony.domain.run import Done, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done
 from crony.domain.signing import Sealer, peek
 from crony.errors import Conflict, CronyError, NotFound, Unavailable, Unknown
 from crony.etcd.client import KV, Client

@@ -14,12 +14,13 @@ from crony.clock import SYSTEM
 from crony.domain import afterend
 from crony.domain.calendar import Calendar
 from crony.domain.explain import Mark, marks
+from crony.domain.fires import next_fire
 from crony.domain.hashed import EXAMPLE
 from crony.domain.job import Job, parse, parse_pause
 from crony.domain.lint import Advice, advise
 from crony.domain.livejob import LiveJob
 from crony.domain.run import Done
-from crony.domain.schedule import Schedule, next_fire, parse_schedules, resolved
+from crony.domain.schedule import Schedule, parse_schedules, resolved
 from crony.errors import Invalid, Unavailable
 from crony.store.models import JobRow
 

@@ -16,7 +16,7 @@ from crony.cli.documents import parents_first, read_documents
 from crony.cli.follow import follow_run
 from crony.cli.given import moment, pairs
 from crony.cli.graph import graph
-from crony.cli.job_action import action_of
+from crony.cli.job_document import document_of
 from crony.cli.show import output_option
 from crony.errors import CronyError
 
@@ -83,7 +83,7 @@ def create(name: str | None, file: str | None, api: Api, form: str, **given: Any
     else:
         if not name:
             raise click.UsageError("Give the job a NAME, or a file with -f.")
-        documents = [_document(name, given)]
+        documents = [document_of(name, given)]
     made = []
     for number, document in enumerate(documents, 1):
         try:
@@ -295,50 +295,6 @@ job.add_command(ask_for_backfill)
 job.add_command(graph)
 
 
-def _document(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The job document that the options describe; the server checks it."""
-    document: dict[str, Any] = {"name": name}
-    whens = [kind for kind in ("cron", "every", "at") if given[kind]]
-    if len(whens) > 1:
-        raise click.UsageError(f"--{whens[0]} and --{whens[1]} exclude each other; several schedules need a file (-f).")
-    if whens:
-        document["schedule"] = {whens[0]: given[whens[0]]}
-    for field in ("timezone", "start", "end", "count", "jitter"):
-        if given[field] is not None:
-            if not whens:
-                raise click.UsageError(f"--{field} belongs to a schedule: add --cron.")
-            document["schedule"][field] = given[field]
-    if given["after_end"]:
-        if not given["every"]:
-            raise click.UsageError("--after-end goes with --every.")
-        document["schedule"]["after"] = "end"
-    if given["dialect"]:
-        if not given["cron"]:
-            raise click.UsageError("--dialect goes with --cron.")
-        document["schedule"]["dialect"] = given["dialect"]
-    document["action"] = action_of(given)
-    if params := pairs(given["params"], "-p", typed=True):
-        document["params"] = params
-    for field in ("description", "timeout", "pause_after", "overlap", "overlap_limit", "priority"):
-        if given[field] is not None:
-            document[field] = given[field]
-    if given["tags"]:
-        document["tags"] = list(given["tags"])
-    retry = {"max": given["retries"], "delay": given["retry_delay"]}
-    if any(value is not None for value in retry.values()):
-        document["retry"] = {key: value for key, value in retry.items() if value is not None}
-    routing = {
-        "strategy": given["strategy"],
-        "queue": given["queue"],
-        "parts": given["parts"],
-        "labels": pairs(given["labels"], "--label"),
-        "node": given["node"],
-    }
-    if any(routing.values()):
-        document["routing"] = {key: value for key, value in routing.items() if value}
-    if given["paused"]:
-        document["enabled"] = False
-    return document
 
 
 def _schedule(schedule: Any) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from crony.catalog.crontab import harmless, parse_crontab
+from crony.catalog.crontab import parse_crontab
+from crony.catalog.crontab_names import harmless
 from crony.catalog.jobs import Catalog
 from crony.dev.say import Voice
 from crony.errors import Conflict

@@ -14,7 +14,8 @@ from crony.dev.audit import Definition, Facts
 from crony.domain.backfill import Backfill
 from crony.domain.ids import parse_run_id, place_ident
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Done, Trigger, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done, Trigger
 from crony.domain.signing import peek
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys, prefix_end

@@ -20,7 +20,8 @@ import math
 
 from crony.clock import rfc3339
 from crony.domain.hint import TOGETHER, hinted
-from crony.domain.livejob import LiveJob, Replaced
+from crony.domain.livejob import LiveJob
+from crony.domain.replaced import Replaced
 from crony.domain.run import Done
 from crony.domain.schedule import HORIZON, Schedule
 from crony.domain.zones import FIRST, LAST, zone

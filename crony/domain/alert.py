@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from crony.domain.outcome import Kind
-from crony.domain.run import Record, UnknownRecord
+from crony.domain.record import Record, UnknownRecord
 from crony.domain.shards import Part
 
 MOST_UNDELIVERED = 10_000

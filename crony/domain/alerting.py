@@ -16,7 +16,7 @@ from crony.domain.alert import Alert, AlertKind
 from crony.domain.channel import parse_destinations
 from crony.domain.check import choice, fields, flag, integer, join, listing, texts
 from crony.domain.durations import format_duration, parse_duration
-from crony.domain.run import Record
+from crony.domain.record import Record
 from crony.errors import Invalid
 
 EVENTS = {

@@ -22,10 +22,12 @@ from typing import Any
 from crony.clock import rfc3339
 from crony.domain import ids
 from crony.domain.alert import BAD
-from crony.domain.livejob import parsed_schedules
+from crony.domain.fires import count_between, fires_between, last_fire
 from crony.domain.outcome import Kind
-from crony.domain.run import Record, Trigger
-from crony.domain.schedule import Schedule, count_between, fires_between, last_fire, resolved
+from crony.domain.record import Record
+from crony.domain.replaced import parsed_schedules
+from crony.domain.run import Trigger
+from crony.domain.schedule import Schedule, resolved
 from crony.errors import Invalid
 
 MOST = 100_000

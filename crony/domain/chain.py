@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from crony.domain import ids
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind
-from crony.domain.run import Record, UnknownRecord
+from crony.domain.record import Record, UnknownRecord
 
 MOST_CHILDREN = 40
 """Most jobs that run after one job: what its end comes to is one transaction."""

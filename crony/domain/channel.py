@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from crony.domain.check import choice, fields, integer, listing, texts
-from crony.domain.run import Record
+from crony.domain.record import Record
 from crony.domain.sealing import Cipher
 from crony.errors import Invalid
 

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
+from crony.domain.fires import Count, count_between, fires_between, last_fire, next_fire
 from crony.domain.moving import FARTHEST, Moved, plain
-from crony.domain.schedule import Count, Schedule, count_between, fires_between, last_fire, next_fire
+from crony.domain.schedule import Schedule
 from crony.domain.zones import Zone, zone
 from crony.errors import Conflict
 
@@ -40,6 +41,17 @@ class Crossing(NamedTuple):
     moved: tuple[tuple[int, int], ...] = ()
     extra: tuple[int, ...] = ()
     without: tuple[int, ...] = ()
+
+    @classmethod
+    def read(cls, raw: Any) -> Self:
+        """The one behind a payload."""
+        moved, extra, without = raw
+        pairs = tuple((int(written), int(due)) for written, due in moved)
+        return cls(pairs, tuple(map(int, extra)), tuple(map(int, without)))
+
+    def payload(self) -> list[list[Any]]:
+        """As plain data."""
+        return [list(map(list, self.moved)), list(self.extra), list(self.without)]
 
 
 NOTHING = Crossing()

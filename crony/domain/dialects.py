@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from crony.domain import quartz
-from crony.domain.cron import FIELDS, Cron, DayRule, Rule, five_fields, one_line, parse_cron, plain_field, value_of
+from crony.domain.cron import Cron, DayRule, parse_cron
+from crony.domain.crontext import FIELDS, Rule, five_fields, one_line, plain_field, value_of
 from crony.domain.hashed import EXAMPLE, is_hashed, resolve
 from crony.domain.timetable import FIRST_YEAR, Timetable
 from crony.errors import Invalid

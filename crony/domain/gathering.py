@@ -19,7 +19,8 @@ from crony.domain.chain import End, Graph, Link, began_at, key_of
 from crony.domain.durations import format_duration
 from crony.domain.jsontext import dumps
 from crony.domain.outcome import Kind, Outcome, SkipReason
-from crony.domain.run import Record, Request, Trigger
+from crony.domain.record import Record
+from crony.domain.run import Request, Trigger
 
 MARGIN = 60.0
 """Seconds after its time for which a record stays: by then the clocks of all centres say that the time is over."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
-from crony.domain.cron import Rule
+from crony.domain.crontext import Rule
 from crony.errors import Invalid
 
 EXAMPLE = ""

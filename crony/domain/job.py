@@ -7,9 +7,6 @@ does not know are refused with their path and a suggestion, those of features st
 from __future__ import annotations
 
 import json
-import re
-import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -20,10 +17,11 @@ from crony.domain.after import After, parse_after
 from crony.domain.alerting import JobAlert, parse_job_alerts
 from crony.domain.calendar import Calendar
 from crony.domain.callback import Asynchronous, parse_asynchronous
-from crony.domain.check import choice, fields, flag, integer, invisible, join, listing, plain, texts
+from crony.domain.check import choice, fields, flag, integer, join, plain, texts
 from crony.domain.durations import format_duration, parse_duration
 from crony.domain.instants import parse_instant
 from crony.domain.keeping import NOTHING, Keeping, parse_keeping
+from crony.domain.naming import parse_name, parse_tags
 from crony.domain.placing import Routing, parse_routing
 from crony.domain.pool import limits_document, parse_limits
 from crony.domain.routing import Strategy
@@ -50,8 +48,6 @@ PAUSE_AFTER = 1000
 DELIVERY = ("at_least_once", "at_most_once")
 ON_NODE_LOSS = ("rerun", "fail", "hold")
 ON_CUT = ("continue", "stop")
-_ID = re.compile(r"[jt][0-9a-z]{20}")
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +220,7 @@ def parse(document: Any) -> Job:
         description=texts(_or(given, "description", ""), "description", least=0, most=DESCRIPTION, lines=True),
         enabled=flag(_or(given, "enabled", True), "enabled"),
         paused_until=parse_pause(given.get("paused_until")),
-        tags=_tags(given.get("tags")),
+        tags=parse_tags(given.get("tags")),
         owner=texts(_or(given, "owner", ""), "owner", least=0, most=200),
         schedules=parse_schedules(schedule),
         many=isinstance(schedule, list) and len(schedule) != 0,
@@ -288,32 +284,6 @@ def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
     return given.get(name, default)
 
 
-def parse_name(value: Any, field: str = "name") -> str:
-    """A job name, NFC-normalised: 1-200 characters, `/` makes folders. Raises `Invalid` naming `field`."""
-    if not isinstance(value, str):
-        raise Invalid(field, "must be text", hint="put it into quotes")
-    if len(value) > 1000:
-        raise Invalid(field, f"is {len(value)} characters long; at most 200", hint="shorten it")
-    name = unicodedata.normalize("NFC", texts(value, field, most=8000))
-    if len(name) > 200:
-        raise Invalid(field, f"is {len(name)} characters long; at most 200", hint="shorten it")
-    hidden = invisible(name)
-    if hidden:
-        raise Invalid(field, f"has an invisible character (U+{ord(hidden):04X})", hint="remove it")
-    if name != name.strip():
-        raise Invalid(field, "begins or ends with a blank", hint="remove it")
-    for segment in name.split("/"):
-        if segment in ("", ".", ".."):
-            raise Invalid(field, "has an empty, `.` or `..` part between slashes", hint="write folder/name")
-        if segment != segment.strip():
-            raise Invalid(field, "has a blank beside a slash", hint="remove it")
-    if name.startswith("task:"):
-        raise Invalid(field, "begins with task:, which names Celery tasks", hint="choose another name")
-    if _ESCAPE.search(name):
-        raise Invalid(field, "has a percent escape", hint="write the character itself")
-    if _ID.fullmatch(name):
-        raise Invalid(field, "looks like an id of Crony", hint="choose another name")
-    return name
 
 
 def parse_params(value: Any, field: str = "params") -> dict[str, Any]:
@@ -369,18 +339,6 @@ def _misfire(value: Any, field: str = "misfire") -> Misfire:
     return _shared(Misfire(after, policy, within))
 
 
-def _tags(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    tags = []
-    for index, item in enumerate(listing(value, "tags", 32)):
-        tag = texts(item, f"tags[{index}]", most=64)
-        if tag != tag.strip() or "," in tag:
-            raise Invalid(f"tags[{index}]", "has a comma or blanks around it", hint="write one word or phrase per tag")
-        if tag in tags:
-            raise Invalid(f"tags[{index}]", "is given twice", hint="remove it")
-        tags.append(sys.intern(tag))
-    return tuple(tags)
 
 
 _MISFIRE, _NO_RETRY = Misfire(), Retry()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from crony.domain.outcome import Kind
-from crony.domain.run import Record
+from crony.domain.record import Record
 
 MOST_PARTS = 1000
 MOST_NODES = 4000

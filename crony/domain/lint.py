@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from crony.domain.calendar import Calendar, date_of
-from crony.domain.cron import ALL_DAYS, DAY_NAMES, Cron
+from crony.domain.cron import ALL_DAYS, Cron
+from crony.domain.crontext import DAY_NAMES
 from crony.domain.dialects import named
 from crony.domain.moving import FARTHEST
 from crony.domain.schedule import Schedule

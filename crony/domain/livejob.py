@@ -11,52 +11,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
+from crony.domain import stretches
 from crony.domain.check import flag
 from crony.domain.crossing import NOTHING, Crossing, Due, crossing
+from crony.domain.fires import Count
 from crony.domain.job import Job, parse, parse_pause
-from crony.domain.run import RECORD_VERSION, UnknownRecord
-from crony.domain.schedule import Count, Schedule, parse_schedules, resolved
+from crony.domain.record import RECORD_VERSION, UnknownRecord
+from crony.domain.replaced import Replaced, compact, parsed_schedules
+from crony.domain.schedule import Schedule, resolved
+from crony.domain.stretches import Stretch
 from crony.errors import Conflict, Invalid
 
 LONGEST_CHAIN = 64
 """Edits of the schedule that may wait for a leader's decision."""
 
 
-class Replaced(NamedTuple):
-    """A schedule that an edit replaced: instants <= `until_at` (and later than the one before) are due by it."""
-
-    until_at: int
-    enabled: bool
-    schedule: str
-    """The `schedule` field in normal form, as JSON text."""
-    paused_until: int = 0
-    """Nothing was due by it up to this second."""
-    since_at: int = 0
-    """Since when it was in force; kept for a delay after the end, which counts from there."""
-    extra: tuple[int, ...] = ()
-    without: tuple[int, ...] = ()
-    """Of fires that an edit found between a closed day and where they moved: see `crossing`."""
-
-    def schedules(self, job: str) -> tuple[Schedule, ...]:
-        """The parsed schedules, as the job of that id has them."""
-        return resolved(parsed_schedules(self.schedule), job)
-
-    def due(self, job: str) -> Due:
-        """What was due by it."""
-        return Due(self.schedules(job), self.extra, self.without)
 
 
-@lru_cache(maxsize=65536)
-def parsed_schedules(text: str) -> tuple[Schedule, ...]:
-    """A `schedule` field as JSON text, parsed once. Raises `Invalid`."""
-    return parse_schedules(json.loads(text))
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class LiveJob:
@@ -120,11 +93,11 @@ class LiveJob:
         keep("revision", revision)
         keep("deleted", deleted)
         keep("since_at", math.floor(since_at))
-        keep("replaced", tuple(item if isinstance(item, Replaced) else _replaced(item) for item in replaced))
+        keep("replaced", tuple(item if isinstance(item, Replaced) else Replaced.read(item) for item in replaced))
         keep("published_at", published_at)
         keep("crossed", crossed)
         keep("_job", document if isinstance(document, Job) else None)
-        keep("_raw", None if document is None or isinstance(document, Job) else _text(document))
+        keep("_raw", None if document is None or isinstance(document, Job) else compact(document))
         if times is not None:
             keep("_times", times)
             return
@@ -159,26 +132,14 @@ class LiveJob:
             "deleted": self.deleted,
             "document": self.document,
             "since_at": self.since_at,
-            "replaced": [
-                {
-                    "until_at": item.until_at,
-                    "enabled": item.enabled,
-                    "schedule": json.loads(item.schedule),
-                    **({"paused_until": item.paused_until} if item.paused_until else {}),
-                    **({"since_at": item.since_at} if item.since_at else {}),
-                    **({"extra": list(item.extra)} if item.extra else {}),
-                    **({"without": list(item.without)} if item.without else {}),
-                }
-                for item in self.replaced
-            ],
+            "replaced": [item.payload() for item in self.replaced],
             "published_at": self.published_at,
-            **({"crossed": [list(map(list, self.crossed.moved)), *map(list, self.crossed[1:])]} if self.crossed.moved
-               else {}),
-        }  # fmt: skip
+            **({"crossed": self.crossed.payload()} if self.crossed.moved else {}),
+        }
 
     def encode(self) -> bytes:
         """The record as JSON bytes (unsealed)."""
-        return _text(self.payload()).encode()
+        return compact(self.payload()).encode()
 
     @classmethod
     def read(cls, data: bytes | str | Mapping[str, Any]) -> Self:
@@ -203,25 +164,16 @@ class LiveJob:
                 since_at=int(raw.get("since_at", 0)),
                 replaced=raw.get("replaced", ()),
                 published_at=float(raw.get("published_at", 0.0)),
-                crossed=_crossed(raw["crossed"]) if "crossed" in raw else NOTHING,
+                crossed=Crossing.read(raw["crossed"]) if "crossed" in raw else NOTHING,
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UnknownRecord("not a LiveJob", why=str(error)) from None
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some parts changed."""
-        parts: dict[str, Any] = {
-            "id": self.id,
-            "name": self.name,
-            "generation": self.generation,
-            "revision": self.revision,
-            "document": self._job if self._job is not None else self.document,
-            "deleted": self.deleted,
-            "since_at": self.since_at,
-            "replaced": self.replaced,
-            "published_at": self.published_at,
-            "crossed": self.crossed,
-        }
+        kept = ("id", "name", "generation", "revision", "deleted", "since_at", "replaced", "published_at", "crossed")
+        parts: dict[str, Any] = {name: getattr(self, name) for name in kept}
+        parts["document"] = self._job if self._job is not None else self.document
         return type(self)(**{**parts, **changes})
 
     # -- its life --------------------------------------------------------------------------
@@ -248,7 +200,7 @@ class LiveJob:
         crossed = self._crossed(job, since)
         if chain and chain[-1].until_at >= since:
             pass  # This one decided no instant at all.
-        elif (job.enabled, _text(job.schedule_document()), job.paused_until) == (enabled, text, paused):
+        elif (job.enabled, compact(job.schedule_document()), job.paused_until) == (enabled, text, paused):
             # Nothing changed in time: this document goes on from where its predecessor began.
             since, crossed = self.since_at, self.crossed
         elif done is None or since > done:
@@ -287,9 +239,9 @@ class LiveJob:
             job = self.job
         except Invalid:
             raw = self.document or {}
-            return flag(raw.get("enabled", True), "enabled"), _text(raw.get("schedule")), 0, False
+            return flag(raw.get("enabled", True), "enabled"), compact(raw.get("schedule")), 0, False
         by_ends = any(schedule.after_end for schedule in job.schedules)
-        return job.enabled, _text(job.schedule_document()), job.paused_until, by_ends
+        return job.enabled, compact(job.schedule_document()), job.paused_until, by_ends
 
     def resumed(self, document: Mapping[str, Any] | Job, *, revision: int, now: float) -> Self:
         """The job after a resume at `now`: due from then on (its publish moves `done` to now at least)."""
@@ -354,85 +306,43 @@ class LiveJob:
             return times
         return self._times
 
-    def _windows(self, after: int, until: float) -> Iterator[tuple[Due, int, float]]:
-        """(what is due, after, until] of each stretch that overlaps (after, until], in order; paused ones left out."""
-        for enabled, due, low, high, paused in self._stretches(after, until):
-            if enabled and max(low, paused) < high:
-                yield due, max(low, paused), high
-
-    def _stretches(self, after: int, until: float) -> Iterator[tuple[bool, Due, int, float, int]]:
-        """As `_windows`, with the paused ones: (enabled, what is due, after, until, paused until)."""
+    def _stretches(self, after: int, until: float) -> Iterator[Stretch]:
+        """Which schedules are in force when in (after, until]."""
         if self.deleted:
             return
         low = after
         for item in self.replaced:
             if item.until_at > low:
                 if low < until:
-                    yield item.enabled, item.due(self.id), low, min(until, item.until_at), item.paused_until
+                    high = min(until, item.until_at)
+                    yield Stretch(item.enabled, item.due(self.id), low, high, item.paused_until)
                 low = item.until_at
         low = max(low, self.since_at if self.replaced else low)
         enabled, schedules, paused = self._timing()
         if low < until:
-            yield enabled, Due(schedules, self.crossed.extra, self.crossed.without), low, until, paused
+            yield Stretch(enabled, Due(schedules, self.crossed.extra, self.crossed.without), low, until, paused)
 
     def passed_over(self, after: int, until: int) -> tuple[int, int, Count] | None:
         """(first, last, how many) of what pauses kept from being due in (after, until]; None: nothing."""
-        first = last = None
-        counts: list[Count] = []
-        for enabled, plan, low, high, paused in self._stretches(after, until):
-            end = int(min(high, paused) if enabled else high)
-            found = plan.next(low) if low < end else None
-            if found is not None and found <= end:
-                first, last = first or found, plan.last(low, end)
-                counts.append(plan.count(low, end))
-        if first is None or last is None:
-            return None
-        return first, last, Count.of(sum(counts), any(count.capped for count in counts))
+        return stretches.passed_over(self._stretches(after, until))
 
     def due_between(self, after: int, until: int, limit: int) -> list[int]:
         """The first `limit` due instants with `after` < t <= `until`, in order and distinct."""
-        due: list[int] = []
-        for plan, low, high in self._windows(after, until):
-            due += plan.between(low, int(high), limit - len(due))
-            if len(due) >= limit:
-                break
-        return due
+        return stretches.between(self._stretches(after, until), limit)
 
     def next_due(self, after: int) -> int | None:
         """The first due instant later than `after`, or None when nothing will ever be due."""
-        for plan, low, high in self._windows(after, math.inf):
-            found = plan.next(low)
-            if found is not None and found <= high:
-                return found
-        return None
+        return stretches.first(self._stretches(after, math.inf))
 
     def last_due(self, after: int, until: int) -> int | None:
         """The last due instant with `after` < t <= `until`, or None; cheap, however many there are."""
-        for plan, low, high in reversed(list(self._windows(after, until))):
-            found = plan.last(low, int(high))
-            if found is not None:
-                return found
-        return None
+        return stretches.last(self._stretches(after, until))
 
     def count(self, after: int, until: int) -> Count:
         """How many instants are due with `after` < t <= `until` (`capped`: at least that many)."""
-        counts = [plan.count(low, int(high)) for plan, low, high in self._windows(after, until)]
-        return Count.of(sum(counts), any(count.capped for count in counts))
+        return stretches.count(self._stretches(after, until))
 
 
 def _timing_of(document: Mapping[str, Any], job: str) -> tuple[bool, tuple[Schedule, ...], int]:
-    schedules = resolved(parsed_schedules(_text(document.get("schedule"))), job)
+    schedules = resolved(parsed_schedules(compact(document.get("schedule"))), job)
     return flag(document.get("enabled", True), "enabled"), schedules, parse_pause(document.get("paused_until"))
-
-
-def _replaced(raw: Mapping[str, Any]) -> Replaced:
-    return Replaced(
-        int(raw["until_at"]), bool(raw["enabled"]), _text(raw.get("schedule")), int(raw.get("paused_until", 0)),
-        int(raw.get("since_at", 0)), tuple(map(int, raw.get("extra", ()))), tuple(map(int, raw.get("without", ()))),
-    )  # fmt: skip
-
-
-def _crossed(raw: Any) -> Crossing:
-    moved, extra, without = raw
-    pairs = tuple((int(written), int(due)) for written, due in moved)
-    return Crossing(pairs, tuple(map(int, extra)), tuple(map(int, without)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crony.clock import rfc3339
-from crony.domain.run import Record
+from crony.domain.record import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from crony.domain import alert as alerts
 from crony.domain.alert import Alert
-from crony.domain.run import Record
+from crony.domain.record import Record
 
 MOST = 2000
 """Most notices kept; beyond it the oldest are given up. Their alerts stay."""

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from crony.domain.grounds import Grounds
-from crony.domain.run import Record
+from crony.domain.record import Record
 
 LIMIT = 2048
 """Most bytes of a stored outcome (D7): output goes by the spool, not through etcd."""

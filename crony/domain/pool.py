@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crony.domain.check import fields, integer, listing, texts
-from crony.domain.run import Record
+from crony.domain.record import Record
 from crony.errors import Invalid
 
 LARGEST = 1000

@@ -12,7 +12,8 @@ from crony.domain.alert import Alert, AlertKind, checked
 from crony.domain.alerting import Rule
 from crony.domain.durations import format_duration
 from crony.domain.outcome import Kind, Outcome, SkipReason
-from crony.domain.run import Trigger, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Trigger
 
 MISSED = frozenset({SkipReason.OVERLAP, SkipReason.MISFIRE, SkipReason.ERROR, SkipReason.RESTORED, SkipReason.NO_NODE})
 """Why a fire became no run though it was due: what is paused, deleted or follows another job is not."""

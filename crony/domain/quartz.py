@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from crony.domain.cron import DAY_NAMES, FIELDS, Rule, value_of
+from crony.domain.crontext import DAY_NAMES, FIELDS, Rule, value_of
 from crony.domain.timetable import FIRST_YEAR, LAST_YEAR
 from crony.errors import Invalid
 

@@ -6,10 +6,9 @@ Several schedules of a job that are due in the same second are one fire.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from heapq import merge
 from typing import Any
 
 from crony.domain.calendar import Calendar, Calendars, parse_calendars
@@ -28,8 +27,6 @@ from crony.errors import Invalid
 
 MOST = 20
 """Schedules one job may have."""
-COUNT_LIMIT = 100_000
-"""Fires that `count_between` counts one by one before it says "capped"."""
 
 _DAY = 86400
 _KNOWN = ("cron", "every", "after", "at", "timezone", "dst", "anchor", "dialect", "calendars", *FIELDS)
@@ -37,20 +34,6 @@ HORIZON = 20 * 366 * _DAY
 """Seconds without a fire after which a schedule that keeps to calendars counts as over."""
 
 
-class Count(int):
-    """How many fires; `capped` says that there are at least this many (counting stopped)."""
-
-    capped: bool = False
-
-    @classmethod
-    def of(cls, value: int, capped: bool = False) -> Count:
-        """`value` as a count."""
-        count = cls(value)
-        count.capped = capped
-        return count
-
-    def __str__(self) -> str:
-        return f"{int(self)}{'+' if self.capped else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,53 +324,11 @@ def resolved(schedules: tuple[Schedule, ...], job: str) -> tuple[Schedule, ...]:
     return schedules
 
 
-def next_fire(schedules: Sequence[Schedule], after: int) -> int | None:
-    """The first fire later than `after` of any of the schedules, or None."""
-    if len(schedules) == 1:
-        return schedules[0].next(after)
-    found = [fire for schedule in schedules if (fire := schedule.next(after)) is not None]
-    return min(found) if found else None
 
 
-def fires_between(schedules: Sequence[Schedule], after: int, until: int, limit: int) -> list[int]:
-    """The first `limit` fires with `after` < t <= `until`, merged and distinct."""
-    fires: list[int] = []
-    for fire in _merged(schedules, after, until):
-        if len(fires) >= limit:
-            break
-        fires.append(fire)
-    return fires
 
 
-def count_between(schedules: Sequence[Schedule], after: int, until: int) -> Count:
-    """How many distinct fires `after` < t <= `until`: exact for one schedule, capped at `COUNT_LIMIT` for several."""
-    if len(schedules) == 1:
-        return Count.of(schedules[0].count(after, until))
-    if sum(schedule.count(after, until) for schedule in schedules) <= COUNT_LIMIT:
-        return Count.of(sum(1 for _ in _merged(schedules, after, until)))
-    # Some fires may coincide: the largest single count is certain.
-    return Count.of(max(schedule.count(after, until) for schedule in schedules), capped=True)
 
 
-def last_fire(schedules: Sequence[Schedule], after: int, until: int) -> int | None:
-    """The last fire with `after` < t <= `until`, or None; found by halving, however many there are."""
-    found = next_fire(schedules, after)
-    if found is None or found > until:
-        return None
-    low, high = found, until
-    while low < high:
-        middle = (low + high) // 2
-        later = next_fire(schedules, middle)
-        if later is not None and later <= until:
-            low = later
-        else:
-            high = middle
-    return low
 
 
-def _merged(schedules: Sequence[Schedule], after: int, until: int) -> Iterator[int]:
-    last = None
-    for fire in merge(*(schedule.walk(after, until) for schedule in schedules)):
-        if fire != last:
-            yield fire
-            last = fire

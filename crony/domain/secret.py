@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crony.domain.check import fields, join, raw_text, texts
-from crony.domain.run import Record
+from crony.domain.record import Record
 from crony.errors import Invalid
 
 SHORTEST, LONGEST = 4, 16 * 1024

@@ -12,7 +12,7 @@ from typing import Any, Self
 from crony.domain.check import choice, fields, flag, integer, texts
 from crony.domain.durations import format_duration, parse_duration
 from crony.domain.http_action import check_address, service_name
-from crony.domain.run import Record
+from crony.domain.record import Record
 from crony.errors import Invalid
 
 PROTOCOLS = ("grpc", "http", "https")

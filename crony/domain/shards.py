@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from crony.domain.run import Record
+from crony.domain.record import Record
 
 MOST = 64
 """Most shards: each one costs every centre a thread and a watch of its leader's key."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from crony.domain.cron import ALL_MONTHS, DAY_NAMES, MONTH_NAMES, Cron, DayRule
+from crony.domain.cron import ALL_MONTHS, Cron, DayRule
+from crony.domain.crontext import DAY_NAMES, MONTH_NAMES
 from crony.domain.timetable import FIRST_YEAR, restricted
 
 _MANY = 6

@@ -8,70 +8,27 @@ raises `Halted` from then on.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import threading
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from math import ceil
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import NamedTuple
 
-from crony.clock import SYSTEM
-from crony.errors import CronyError, Halted
 from crony.etcd import proto
-from crony.etcd.address import TLS
-from crony.etcd.cluster import Cluster
-from crony.etcd.errors import BadRequest, Compacted, EtcdUnavailable, EtcdUnknown, LeaseGone
+from crony.etcd.errors import BadRequest, Compacted, EtcdUnavailable, LeaseGone
 from crony.etcd.h2 import NoGrpc
 from crony.etcd.keys import prefix_end
 from crony.etcd.txn import Txn, self_test
 from crony.etcd.txn_result import TxnResult, message_result, result
-from crony.etcd.wire import KV, Alarm, Json, Page, Status, encode, encode_key, page
-
-if TYPE_CHECKING:
-    from crony.settings import Settings
-
-_T = TypeVar("_T")
+from crony.etcd.upkeep import Upkeep
+from crony.etcd.wire import KV, Json, Page, encode, encode_key, page
 
 _PAGE = 1000
-_MAINTENANCE = 60.0
 
 
-class Client:
-    """A connection to one etcd cluster. Cheap to make: it connects on first use."""
+class Client(Upkeep):
+    """A connection to one etcd cluster. Cheap to make: it connects on first use.
 
-    def __init__(
-        self,
-        endpoints: Sequence[str],
-        *,
-        user: str = "",
-        password: str = "",
-        tls: TLS | None = None,
-        timeout: float = 4.0,
-    ) -> None:
-        """`endpoints`: `http(s)://host:port` each; `timeout`: whole time one request may take, seconds."""
-        self.cluster = Cluster(endpoints, user=user, password=password, tls=tls, timeout=timeout)
-        self.timeout = timeout
-        self._lock = threading.Lock()
-        self._revision = 0
-        self._cluster_id = ""
-        self._halted: Halted | None = None
-        self._tested: set[str] = set()
-        _CLIENTS.add(self)
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """The client that the settings describe."""
-        tls = None
-        if settings.etcd_ca or settings.etcd_cert or settings.etcd_key:
-            tls = TLS(settings.etcd_ca, settings.etcd_cert, settings.etcd_key)
-        return cls(
-            settings.etcd_endpoints,
-            user=settings.etcd_user,
-            password=settings.etcd_password,
-            tls=tls,
-            timeout=settings.etcd_timeout,
-        )
+    Its keys and leases are here; room and alarms are `Upkeep`, making it and what it saw of the store `Calls`.
+    """
 
     # -- keys ------------------------------------------------------------------------------------
 
@@ -168,7 +125,7 @@ class Client:
                 return self._rpc("Put", message, _put_revision, repeatable=False)
         tail = f',"lease":"{int(lease)}"' if lease else ""
         body = f'{{"key":"{encode_key(key)}","value":"{encode(value)}"{tail}}}'
-        return self._revision_of(self._kv("/v3/kv/put", body.encode("ascii"), repeatable=False))
+        return _revision_of(self._kv("/v3/kv/put", body.encode("ascii"), repeatable=False))
 
     def delete(self, key: str) -> int:
         """Deletes one key; returns 1 or 0. Raises `EtcdUnknown`."""
@@ -230,172 +187,8 @@ class Client:
         except LeaseGone:
             return
 
-    # -- upkeep ----------------------------------------------------------------------------------
-
-    def compact(self, revision: int, *, physical: bool = False) -> None:
-        """Forgets history before `revision`; done already is fine. Raises `BadRequest` for a future revision.
-
-        `physical`: answers when the room is free in the file, as `defragment` needs it, not when it will be.
-        """
-        body = f'{{"revision":"{int(revision)}","physical":{"true" if physical else "false"}}}'
-        try:
-            self._call("/v3/kv/compaction", body.encode("ascii"), repeatable=True)
-        except Compacted:
-            return
-
-    def status(self) -> Status:
-        """Facts of the member we talk to (its own revision: not linearizable)."""
-        raw = self._call("/v3/maintenance/status", b"{}", repeatable=True)
-        header = raw.get("header", {})
-        return Status(
-            str(raw.get("version", "")),
-            int(raw.get("dbSize", 0)),
-            int(raw.get("dbSizeInUse", 0)),
-            int(raw.get("leader", 0)),
-            int(raw.get("raftTerm", 0)),
-            int(header.get("revision", 0)),
-            int(raw.get("dbSizeQuota", 0)),
-            int(header.get("member_id", 0)),
-        )
-
-    def defragment(self) -> None:
-        """Gives freed space back to the file system, one member after the other; each stands still meanwhile.
-
-        Goes on when a member cannot be reached, and raises that error at the end.
-        """
-        failed: CronyError | None = None
-        for endpoint in self.cluster.endpoints:
-            try:
-                self.cluster.call(
-                    "/v3/maintenance/defragment", b"{}", repeatable=False, timeout=_MAINTENANCE, only=endpoint
-                )
-            except (EtcdUnavailable, EtcdUnknown) as error:
-                failed = error
-        if failed is not None:
-            raise failed
-
-    def alarms(self) -> tuple[Alarm, ...]:
-        """Alarms raised by members."""
-        raw = self._call("/v3/maintenance/alarm", b'{"action":"GET"}', repeatable=True)
-        found = raw.get("alarms", ())
-        return tuple(Alarm(int(item.get("memberID", 0)), str(item.get("alarm", "NONE"))) for item in found)
-
-    def disarm(self) -> None:
-        """Takes back every alarm."""
-        for alarm in self.alarms():
-            body = json.dumps({"action": "DEACTIVATE", "memberID": str(alarm.member), "alarm": alarm.kind})
-            self._call("/v3/maintenance/alarm", body.encode(), repeatable=True)
-
-    # -- facts -----------------------------------------------------------------------------------
-
-    @property
-    def revision(self) -> int:
-        """The highest store revision seen in an answer."""
-        return self._revision
-
-    def at_least(self, revision: int) -> None:
-        """The store was seen at `revision` before (kept on disk, say): an answer below it is a reason to halt."""
-        with self._lock:
-            self._revision = max(self._revision, revision)
-
-    @property
-    def cluster_id(self) -> str:
-        """Which cluster answered; empty before the first answer."""
-        return self._cluster_id
-
-    def halt(self, error: Halted) -> None:
-        """Every call raises `error` from now on: somebody else found out that etcd went back in time."""
-        self._halted = error
-
-    def begin_anew(self) -> None:
-        """Forget what was seen: etcd was recovered on purpose."""
-        with self._lock:
-            self._revision, self._cluster_id, self._halted = 0, "", None
-
-    @property
-    def clock_offset(self) -> float:
-        """etcd's wall clock (median of the members) minus ours, seconds; 0 before the first answer."""
-        return self.cluster.clock_offset
-
-    def now(self) -> float:
-        """etcd's wall clock, seconds since the epoch."""
-        return SYSTEM.wall() + self.cluster.clock_offset
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called. Watches, sessions and terms of a closed client end."""
-        return self.cluster.closed
-
-    def close(self) -> None:
-        """Closes the sockets; later calls raise `EtcdUnavailable`."""
-        self.cluster.close()
-
-    def __enter__(self) -> Self:
-        """The client itself, closed at the end of the block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes."""
-        self.close()
-
-    # -- parts -----------------------------------------------------------------------------------
-
     def _read(self, body: bytes, timeout: float | None = None) -> Json:
         return self._kv("/v3/kv/range", body, repeatable=True, timeout=timeout)
-
-    def _call(self, path: str, body: bytes, *, repeatable: bool, timeout: float | None = None) -> Json:
-        if self._halted is not None:
-            raise self._halted
-        return self.cluster.call(path, body, repeatable=repeatable, timeout=timeout)
-
-    def _kv(self, path: str, body: bytes, *, repeatable: bool, timeout: float | None = None) -> Json:
-        floor = self._revision
-        raw = self._call(path, body, repeatable=repeatable, timeout=timeout)
-        header = raw.get("header") or {}
-        self._saw(floor, int(header.get("revision", 0)), header.get("cluster_id", ""))
-        return raw
-
-    def _rpc(
-        self,
-        method: str,
-        message: bytes,
-        decode: Callable[[bytes], tuple[proto.Header, _T]],
-        *,
-        repeatable: bool,
-        timeout: float | None = None,
-    ) -> _T:
-        if self._halted is not None:
-            raise self._halted
-        floor = self._revision
-        data = self.cluster.rpc(f"/etcdserverpb.KV/{method}", message, repeatable=repeatable, timeout=timeout)
-        try:
-            header, found = decode(data)
-        except (IndexError, ValueError) as error:
-            raise EtcdUnknown("etcd's answer is not understood", why=f"{type(error).__name__}: {error}") from None
-        self._saw(floor, header.revision, header.cluster)
-        return found
-
-    def _saw(self, floor: int, revision: int, cluster: str) -> None:
-        # Answers of requests under way together come in any order: what was known when a request left binds it.
-        if revision < floor:
-            self._halt(f"its revision is {revision}, {floor} was seen before")
-        if revision > self._revision or not self._cluster_id:
-            with self._lock:
-                self._revision = max(self._revision, revision)
-                self._cluster_id = self._cluster_id or cluster
-        if cluster != self._cluster_id:
-            self._halt(f"cluster {cluster} answers where {self._cluster_id} was")
-
-    def _halt(self, why: str) -> None:
-        self._halted = Halted("etcd's data went back in time", why=why, hint="run `crony recover`, then start again")
-        raise self._halted
-
-    @staticmethod
-    def _revision_of(raw: Json) -> int:
-        return int((raw.get("header") or {}).get("revision", 0))
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()
 
 
 class _Range(NamedTuple):
@@ -424,6 +217,10 @@ def _range_body(start: str, end: str | None, what: _Range) -> bytes:
     return ("{" + ",".join(parts) + "}").encode("ascii")
 
 
+def _revision_of(raw: Json) -> int:
+    return int((raw.get("header") or {}).get("revision", 0))
+
+
 def _put_revision(data: bytes) -> tuple[proto.Header, int]:
     header, _ = proto.write_response(data)
     return header, header.revision
@@ -446,14 +243,4 @@ def wait_ready(client: Client, timeout: float) -> bool:
     return True
 
 
-_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for client in list(_CLIENTS):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-__all__ = ["KV", "TLS", "Alarm", "Client", "Page", "Status", "Txn", "TxnResult", "wait_ready"]
+__all__ = ["KV", "Client", "Page", "Txn", "TxnResult", "wait_ready"]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from crony.clock import SYSTEM
 from crony.etcd.address import Address
-from crony.etcd.h2 import GrpcConnection, HungUp, NoGrpc, request_head
+from crony.etcd.h2 import GrpcConnection, HungUp, NoGrpc
+from crony.etcd.h2_head import request_head
 from crony.etcd.http import Connection
 from crony.etcd.refusals import payload_of, reason
 from crony.etcd.skew import ServerClock

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from crony.domain.alert import Alert, leader_changed
 from crony.domain.notice import notice
-from crony.domain.run import Record
+from crony.domain.record import Record
 from crony.domain.shards import Part
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys

@@ -8,7 +8,8 @@ from dataclasses import replace
 from crony.domain.backfill import Backfill, Stop
 from crony.domain.join import Join
 from crony.domain.outcome import Outcome
-from crony.domain.run import Request, UnknownRecord, Wait
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Request, Wait
 from crony.errors import Conflict, NotFound, Unavailable, Unknown
 from crony.etcd.client import KV, Client
 from crony.etcd.errors import EtcdUnknown

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.shards import CentreFacts
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys

@@ -13,7 +13,8 @@ from typing import Any
 
 from crony.domain import ids
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Envelope, Wait, WaitReason
 from crony.domain.signing import peek
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.service import MOST, Instance
 from crony.errors import Conflict
 from crony.etcd.client import KV, Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from crony.domain.run import Record, UnknownRecord
+from crony.domain.record import Record, UnknownRecord
 from crony.errors import Conflict
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from crony.domain import ids
 from crony.domain.join import Join
+from crony.domain.record import UnknownRecord
 from crony.domain.retry import delay
-from crony.domain.run import Accepted, Beat, Claim, Envelope, Request, State, UnknownRecord, Wait, WaitReason
+from crony.domain.run import Accepted, Beat, Claim, Envelope, Request, State, Wait, WaitReason
 from crony.domain.signing import peek
 from crony.errors import CronyError
 from crony.etcd.client import KV, Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from crony.domain.mark import Mark, Seen, past
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.errors import Halted
 from crony.etcd.client import KV, Client
 from crony.etcd.errors import BadRequest, Compacted

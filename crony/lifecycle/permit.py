@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
-from crony.domain.run import Claim, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Claim
 from crony.errors import Unavailable
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys

@@ -24,7 +24,8 @@ from crony.domain.chain import Link
 from crony.domain.job import Job
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Outcome, SkipReason
-from crony.domain.run import Done, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done
 from crony.domain.schedule import Schedule
 from crony.domain.signing import Sealer, peek
 from crony.domain.streak import freed

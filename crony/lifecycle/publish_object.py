@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
 
-from crony.domain.run import Record, UnknownRecord
+from crony.domain.record import Record, UnknownRecord
 from crony.domain.signing import Sealer, peek
 from crony.errors import Conflict
 from crony.etcd.client import KV, Client

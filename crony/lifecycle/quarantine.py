@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crony.domain.run import Record
+from crony.domain.record import Record
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from crony.etcd.txn import Txn, mod

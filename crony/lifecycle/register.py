@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crony.domain.node import NodeFacts
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.errors import Conflict
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys

@@ -22,7 +22,8 @@ from crony.domain.chain import End, Graph
 from crony.domain.gathering import Consequence, Gathering
 from crony.domain.jsontext import dumps
 from crony.domain.outcome import Outcome
-from crony.domain.run import Record, Request, UnknownRecord
+from crony.domain.record import Record, UnknownRecord
+from crony.domain.run import Request
 from crony.etcd.keys import Keys
 from crony.lifecycle.alert import put
 from crony.lifecycle.move import Move

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.shards import MOST, Shards
 from crony.errors import Conflict, Invalid
 from crony.etcd.client import KV, Client

@@ -14,7 +14,8 @@ from typing import TypeVar
 from crony.domain.callback import TOKEN_GRACE, Token
 from crony.domain.ids import place_ident
 from crony.domain.outcome import Outcome
-from crony.domain.run import Accepted, Beat, Claim, Envelope, Record, UnknownRecord, Wait
+from crony.domain.record import Record, UnknownRecord
+from crony.domain.run import Accepted, Beat, Claim, Envelope, Wait
 from crony.domain.signing import peek
 from crony.errors import CronyError, Forbidden, NotFound
 from crony.etcd.client import KV, Client

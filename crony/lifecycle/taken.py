@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 
 from crony.clock import SYSTEM
-from crony.domain.run import Record, UnknownRecord
+from crony.domain.record import Record, UnknownRecord
 from crony.domain.shards import shard_of
 from crony.errors import CronyError
 from crony.etcd.client import Client

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from crony.domain.mark import Seen, past
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.errors import Halted
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from crony.domain.alert import Alert
 from crony.domain.alerting import JobAlert, LiveRule, Rule, destinations, parse_job_alerts
 from crony.domain.channel import Channel, SealedChannel
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.sealing import CannotDecrypt, Cipher
 from crony.domain.signing import BadSeal, Verifier
 from crony.errors import Invalid

@@ -23,7 +23,7 @@ from crony.domain import ids
 from crony.domain.calendar import parse_calendar
 from crony.domain.job import parse
 from crony.domain.livejob import LiveJob
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.signing import BadSeal, Verifier
 from crony.errors import CronyError, Invalid
 from crony.etcd.client import Client

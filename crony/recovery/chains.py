@@ -15,7 +15,8 @@ from crony.domain import gathering, ids
 from crony.domain.chain import Graph
 from crony.domain.gathering import Gathering
 from crony.domain.outcome import Outcome
-from crony.domain.run import Request, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Request
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys
 from crony.lifecycle.move import Move

@@ -12,7 +12,8 @@ from crony.domain import afterend, ids
 from crony.domain.calendar import Calendar
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Outcome, SkipReason
-from crony.domain.run import Done, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done
 from crony.domain.signing import BadSeal, Verifier
 from crony.errors import CronyError
 from crony.etcd.client import KV, Client

@@ -23,7 +23,7 @@ from crony.catalog.jobs import Catalog
 from crony.domain.backfill import Backfill
 from crony.domain.livejob import LiveJob
 from crony.domain.mark import Seen
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.shards import shard_of
 from crony.domain.signing import Sealer, Verifier, public_key
 from crony.errors import Conflict, Unavailable, Unknown

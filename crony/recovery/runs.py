@@ -15,7 +15,8 @@ from crony.domain.ids import place_ident
 from crony.domain.join import Join
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Claim, Envelope, Request, UnknownRecord, Wait, WaitReason
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Claim, Envelope, Request, Wait, WaitReason
 from crony.domain.signing import BadSeal, Sealer, Verifier
 from crony.etcd.client import KV
 from crony.etcd.keys import Keys, decode

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from crony.clock import rfc3339
 from crony.domain.backfill import Backfill
 from crony.domain.mark import Seen
-from crony.domain.run import Done, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done
 from crony.errors import CronyError
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from crony.errors import Invalid
-from crony.etcd.client import TLS, Client
+from crony.etcd.address import TLS
+from crony.etcd.client import Client
 from crony.transport_etcd.errors import BrokerUnavailable
 
 DEFAULT_PORT = 2379

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from crony.domain import alert as alerts
 from crony.domain import ids
 from crony.domain.notice import Doing
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.errors import Unavailable
 from crony.lifecycle.alert import ask_for_test
 from crony.store import audit

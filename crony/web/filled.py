@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from crony.catalog.views import JobView
 from crony.domain import ids
 from crony.domain.backfill import Backfill
+from crony.domain.fires import next_fire
 from crony.domain.run import Trigger
-from crony.domain.schedule import next_fire
 from crony.errors import Invalid, NotFound, Unavailable
 from crony.lifecycle import backfill as backfills
 from crony.store import runs as archive

@@ -11,8 +11,9 @@ from crony.catalog.keeping import due_schedules, names_of
 from crony.clock import SYSTEM
 from crony.domain import job as domain
 from crony.domain.calendar import Calendar
+from crony.domain.fires import next_fire
 from crony.domain.job import Job
-from crony.domain.schedule import Schedule, next_fire, resolved
+from crony.domain.schedule import Schedule, resolved
 from crony.errors import Invalid, Unavailable
 from crony.store import runs as archive
 from crony.web.runs import Run, from_archive, in_etcd

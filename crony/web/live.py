@@ -11,7 +11,8 @@ from crony.clock import SYSTEM
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.outcome import Outcome
 from crony.domain.pool import Slot
-from crony.domain.run import Accepted, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Accepted
 from crony.errors import CronyError, Unavailable
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys, decode, prefix_end

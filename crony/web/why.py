@@ -18,10 +18,12 @@ from crony.catalog.views import JobView, VersionView
 from crony.clock import SYSTEM, rfc3339
 from crony.domain import ids
 from crony.domain.calendar import date_of
+from crony.domain.fires import last_fire, next_fire
 from crony.domain.livejob import LiveJob
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Done, State, Trigger, UnknownRecord, WaitReason
-from crony.domain.schedule import Schedule, last_fire, next_fire
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done, State, Trigger, WaitReason
+from crony.domain.schedule import Schedule
 from crony.domain.signing import peek
 from crony.errors import NotFound
 from crony.store import runs as archive

@@ -18,7 +18,8 @@ from crony.domain.ids import place_ident
 from crony.domain.loss import Next, after_loss
 from crony.domain.outcome import Kind
 from crony.domain.queues import Shared, read_shared
-from crony.domain.run import Accepted, Envelope, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Accepted, Envelope
 from crony.domain.signing import BadSeal
 from crony.errors import CronyError
 from crony.etcd.keys import is_run_queue

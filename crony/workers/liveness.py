@@ -19,7 +19,7 @@ from typing import Any
 import crony
 from crony.domain.node import ABILITIES, NodeControl, NodeFacts
 from crony.domain.queues import node_of, own, shared
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.errors import Conflict, CronyError, Forbidden, Halted
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import is_run_queue

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from crony.errors import Invalid
-from crony.etcd.client import TLS, Client
+from crony.etcd.address import TLS
+from crony.etcd.client import Client
 from crony.etcd.errors import AuthFailed, EtcdUnavailable
 from crony.etcd.h2 import GrpcConnection
 from crony.etcd.keys import Keys, prefix_end

@@ -17,9 +17,10 @@ from crony.catalog.jobs import Catalog
 from crony.domain import ids
 from crony.domain.backfill import planned
 from crony.domain.join import Join
-from crony.domain.livejob import LiveJob, parsed_schedules
+from crony.domain.livejob import LiveJob
 from crony.domain.mark import Seen
 from crony.domain.outcome import Kind
+from crony.domain.replaced import parsed_schedules
 from crony.domain.run import Request, WaitReason
 from crony.domain.schedule import resolved
 from crony.domain.signing import peek

@@ -11,7 +11,8 @@ import pytest
 from crony.domain import alert as alerts
 from crony.domain.alert import Alert
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import Record, Request
+from crony.domain.record import Record
+from crony.domain.run import Request
 from crony.domain.shards import Part
 from crony.etcd.keys import Keys
 from crony.lifecycle.alert import LastLeader, put, take_the_lead

@@ -12,7 +12,8 @@ from crony.beat.entries import backfill_of
 from crony.clock import rfc3339
 from crony.domain import ids
 from crony.domain.backfill import MOST, SCHEDULE, Backfill, Stop, planned
-from crony.domain.schedule import fires_between, parse_schedules, resolved
+from crony.domain.fires import fires_between
+from crony.domain.schedule import parse_schedules, resolved
 from crony.errors import Invalid
 
 NOW = 2_000_000_000.0

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from crony.cli.documents import read_documents
 from crony.dev.audit import due
 from crony.domain.calendar import Calendar, parse_calendar
+from crony.domain.fires import count_between, fires_between, last_fire, next_fire
 from crony.domain.livejob import LiveJob
-from crony.domain.schedule import count_between, fires_between, last_fire, next_fire, parse_schedule, parse_schedules
+from crony.domain.schedule import parse_schedule, parse_schedules
 from crony.errors import Invalid
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ import pytest
 from cronsim import CronSim
 
 from crony.dev.audit import Definition, Facts, count, due, due_between
-from crony.domain.schedule import fires_between, parse_schedule
+from crony.domain.fires import fires_between
+from crony.domain.schedule import parse_schedule
 
 START = int(datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC).timestamp())
 

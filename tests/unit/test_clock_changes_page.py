@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from crony.domain.schedule import fires_between, parse_schedules
+from crony.domain.fires import fires_between
+from crony.domain.schedule import parse_schedules
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "clock-changes.md"
 ROW = re.compile(r"\| `([^`]+)` \| (\w+/\w+) \| (\d{4}-\d\d-\d\d) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|")

@@ -10,7 +10,8 @@ from croniter import croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crony.domain.cron import MACROS, Cron, parse_cron
+from crony.domain.cron import Cron, parse_cron
+from crony.domain.crontext import MACROS
 from crony.domain.dialects import read
 from crony.domain.words import describe
 from crony.errors import Invalid

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo, _zoneinfo, available_timezones
 import pytest
 from cronsim import CronSim
 
-from crony.domain.schedule import Schedule, count_between, fires_between, last_fire, next_fire, parse_schedule
+from crony.domain.fires import count_between, fires_between, last_fire, next_fire
+from crony.domain.schedule import Schedule, parse_schedule
 from crony.domain.zones import Zone, zone
 from crony.errors import Invalid
 from tests.helpers.odd_days import DAY, HOUR, NAMED, Change, between, brute, draw, minutes

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crony.catalog.crontab import CrontabResult, harmless, parse_crontab
+from crony.catalog.crontab import CrontabResult, parse_crontab
+from crony.catalog.crontab_names import harmless
 from crony.domain.job import parse
 from crony.errors import Invalid
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crony.domain.dialects import DIALECTS, cron_of, read
+from crony.domain.fires import fires_between, next_fire
 from crony.domain.livejob import LiveJob
-from crony.domain.schedule import fires_between, next_fire, parse_schedule, parse_schedules, resolved
+from crony.domain.schedule import parse_schedule, parse_schedules, resolved
 from crony.domain.words import describe
 from crony.errors import Invalid
 

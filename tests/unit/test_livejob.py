@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crony.domain.job import parse
 from crony.domain.livejob import LONGEST_CHAIN, LiveJob
-from crony.domain.run import RECORD_VERSION, UnknownRecord
+from crony.domain.record import RECORD_VERSION, UnknownRecord
 from crony.errors import Conflict, Invalid
 
 SCHEDULES: list[Any] = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crony.domain.mark import Mark, Seen, past
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.etcd.client import KV
 from crony.etcd.keys import Keys
 from crony.lifecycle.mark import put, seen

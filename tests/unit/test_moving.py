@@ -15,18 +15,11 @@ from crony.cli.documents import read_documents
 from crony.dev.audit import due
 from crony.domain.calendar import Calendar, parse_calendar
 from crony.domain.explain import marks
+from crony.domain.fires import count_between, fires_between, last_fire, next_fire
 from crony.domain.job import parse
 from crony.domain.lint import advise_calendar
 from crony.domain.livejob import LiveJob
-from crony.domain.schedule import (
-    Schedule,
-    count_between,
-    fires_between,
-    last_fire,
-    next_fire,
-    parse_schedule,
-    parse_schedules,
-)
+from crony.domain.schedule import Schedule, parse_schedule, parse_schedules
 from crony.errors import Invalid
 from tests.helpers.random_cron import SEED, TIMES
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from crony.domain.backfill import Backfill, planned
-from crony.domain.livejob import LiveJob, parsed_schedules
+from crony.domain.livejob import LiveJob
+from crony.domain.replaced import parsed_schedules
 from crony.domain.run import Done
 from crony.domain.schedule import resolved
 from crony.recovery.backfills import advanced

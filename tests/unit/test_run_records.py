@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from crony.domain.node import NodeControl, NodeFacts
 from crony.domain.outcome import Outcome
-from crony.domain.run import RECORD_VERSION, Claim, Done, Envelope, Record, Request, UnknownRecord, Wait, WaitReason
+from crony.domain.record import RECORD_VERSION, Record, UnknownRecord
+from crony.domain.run import Claim, Done, Envelope, Request, Wait, WaitReason
 
 ENVELOPE = Envelope(
     run="j1.1.60",

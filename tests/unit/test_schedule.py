@@ -11,16 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crony.domain import schedule as module
-from crony.domain.schedule import (
-    count_between,
-    fires_between,
-    last_fire,
-    next_fire,
-    parse_instant,
-    parse_schedule,
-    parse_schedules,
-)
+from crony.domain import fires as module
+from crony.domain.fires import count_between, fires_between, last_fire, next_fire
+from crony.domain.schedule import parse_instant, parse_schedule, parse_schedules
 from crony.errors import Invalid
 
 

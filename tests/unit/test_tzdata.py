@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from crony.domain import hint, tzdata, zones
+from crony.domain.fires import fires_between, next_fire
 from crony.domain.livejob import LiveJob
 from crony.domain.run import Done
-from crony.domain.schedule import fires_between, next_fire, parse_schedule, parse_schedules
+from crony.domain.schedule import parse_schedule, parse_schedules
 from crony.domain.zones import NoZone, zone
 from crony.web import words
 from crony.web.i18n import translator

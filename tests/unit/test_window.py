@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crony.dev.audit import due
+from crony.domain.fires import count_between, fires_between, last_fire, next_fire
 from crony.domain.job import parse
 from crony.domain.livejob import LiveJob
-from crony.domain.schedule import count_between, fires_between, last_fire, next_fire, parse_schedule, parse_schedules
+from crony.domain.schedule import parse_schedule, parse_schedules
 from crony.errors import Invalid
 
 DAY = 86400

@@ -18,7 +18,8 @@ import pytest
 from cron_descriptor import ExpressionDescriptor, Options
 
 from crony.domain.explain import marks
-from crony.domain.schedule import Schedule, fires_between, parse_schedule
+from crony.domain.fires import fires_between
+from crony.domain.schedule import Schedule, parse_schedule
 from crony.errors import Invalid
 from crony.web import words
 from crony.web.i18n import translator

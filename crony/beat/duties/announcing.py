@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from crony.beat.duty import Background
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.shards import Part
 from crony.errors import CronyError
 from crony.etcd.client import Client

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from crony.beat.duty import Background
 from crony.domain.node import NodeFacts
 from crony.domain.outcome import Outcome
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.etcd.client import Client
 from crony.lifecycle.archive import LIMIT, archive
 from crony.lifecycle.move import Lead, transaction

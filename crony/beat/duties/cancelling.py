@@ -12,7 +12,8 @@ from crony.beat.office import Office
 from crony.beat.policy import REPLACED
 from crony.domain import ids
 from crony.domain.outcome import Kind, Outcome, SkipReason
-from crony.domain.run import Envelope, Request, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Envelope, Request
 from crony.domain.signing import peek
 from crony.lifecycle.cancel import cancel, drop, order
 from crony.lifecycle.displace import displace

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from crony.domain.figures import Figures
 from crony.domain.outcome import Kind, Outcome
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 
 
 def counting(figures: Figures, values: Iterable[bytes]) -> None:

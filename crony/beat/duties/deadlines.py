@@ -16,7 +16,8 @@ from crony.beat.entries import Awaited
 from crony.beat.office import Office
 from crony.domain.durations import format_duration
 from crony.domain.outcome import Kind
-from crony.domain.run import Accepted, Envelope, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Accepted, Envelope
 from crony.domain.signing import peek
 from crony.lifecycle import end
 from crony.lifecycle.expire import expire

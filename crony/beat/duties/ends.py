@@ -18,7 +18,8 @@ from crony.beat.sorting import filled_by
 from crony.domain import afterend, streak
 from crony.domain.alert import Alert, job_paused
 from crony.domain.livejob import LiveJob
-from crony.domain.run import Done, Request, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done, Request
 from crony.domain.signing import BadSeal
 from crony.errors import Invalid
 from crony.lifecycle.move import Move

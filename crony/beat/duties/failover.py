@@ -17,7 +17,8 @@ from crony.beat.office import Office
 from crony.domain.loss import Next, after_loss, given_up
 from crony.domain.outcome import Kind
 from crony.domain.queues import Shared, node_of, read_shared
-from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Envelope, Wait, WaitReason
 from crony.domain.signing import BadSeal
 from crony.lifecycle.end import outcome_of
 from crony.lifecycle.move import Move

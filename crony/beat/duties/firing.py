@@ -22,7 +22,8 @@ from crony.beat.office import Office
 from crony.domain import afterend, hint, ids
 from crony.domain.alert import Alert
 from crony.domain.backfill import Backfill
-from crony.domain.run import Done, Trigger, UnknownRecord
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Done, Trigger
 from crony.domain.signing import BadSeal
 from crony.domain.streak import released
 from crony.errors import CronyError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from crony.beat.entries import JobEntry
 from crony.beat.office import Office
 from crony.domain.livejob import LiveJob
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.domain.signing import BadSeal
 from crony.errors import CronyError
 

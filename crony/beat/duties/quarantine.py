@@ -17,7 +17,8 @@ from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.outcome import Kind, Outcome
 from crony.domain.queues import node_of
-from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Envelope, Wait, WaitReason
 from crony.domain.signing import BadSeal
 from crony.lifecycle.end import outcome_of
 from crony.lifecycle.judge import bury, revive

@@ -18,7 +18,7 @@ from crony.domain import ids
 from crony.domain.alert import failure_rate
 from crony.domain.alerting import Rule
 from crony.domain.durations import format_duration
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.errors import CronyError
 from crony.etcd.client import KV, Client
 from crony.etcd.keys import Keys, prefix_end

@@ -19,7 +19,7 @@ from crony.domain.alert import Alert
 from crony.domain.alerting import Rule
 from crony.domain.channel import Channel, channel_of, parse_destinations
 from crony.domain.notice import GIVEN_UP, SENT, Doing, Notice
-from crony.domain.run import UnknownRecord
+from crony.domain.record import UnknownRecord
 from crony.errors import Invalid
 from crony.etcd.client import KV, Client
 from crony.lifecycle.move import Lead, Move, transaction

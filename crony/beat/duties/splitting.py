@@ -16,7 +16,8 @@ from crony.beat.office import Office
 from crony.domain import ids
 from crony.domain.join import Join
 from crony.domain.outcome import Outcome
-from crony.domain.run import Envelope, Request, UnknownRecord, Wait
+from crony.domain.record import UnknownRecord
+from crony.domain.run import Envelope, Request, Wait
 from crony.domain.signing import BadSeal
 from crony.lifecycle import split
 from crony.lifecycle.end import without_envelope

@@ -23,9 +23,10 @@ from crony.domain.job import Job
 from crony.domain.loss import DELIVERIES, LOSSES, given_up
 from crony.domain.outcome import Kind, Outcome, SkipReason
 from crony.domain.queues import node_of
+from crony.domain.record import UnknownRecord
 from crony.domain.retry import delay
 from crony.domain.routing import Strategy
-from crony.domain.run import Envelope, UnknownRecord, Wait, WaitReason
+from crony.domain.run import Envelope, Wait, WaitReason
 from crony.domain.signing import BadSeal, peek
 from crony.errors import Invalid
 from crony.lifecycle.end import is_held, outcome_of, without_envelope
