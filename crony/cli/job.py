@@ -282,8 +282,10 @@ def _switch(action: str, word: str) -> click.Command:
     @api_option
     def switch(names: tuple[str, ...], api: Api, until: str | None = None) -> None:
         for name in names:
-            api.call("POST", f"jobs/{segment(name)}:{action}", body={} if until is None else {"until": until})
+            found = api.call("POST", f"jobs/{segment(name)}:{action}", body={} if until is None else {"until": until})
             click.echo(f"{word} {show.plain(name)}" + (f" until {show.plain(until)}" if until else ""))
+            if found.get("live_revision") != found["revision"]:
+                show.hint("  saved, but not in force yet: the web cannot reach etcd")
 
     return switch
 

@@ -88,6 +88,8 @@ def _raw(text: str, name: str) -> bytes:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
         raw = b""
+    if not text:
+        raise Invalid(name, "is not set", hint="`crony keys new` makes a pair")
     if len(raw) != 32:
         raise Invalid(name, "must be 32 bytes in base64", hint="`crony keys new` makes a pair")
     return raw

@@ -81,7 +81,7 @@ def examine(members: Members, keys: Keys, *, quota: int = 0) -> list[Finding]:
         except AuthFailed as error:
             found.append(_guarded(endpoint, client, keys, error))
         except CronyError as error:
-            found.append(Finding("member", Level.LOOK, f"{endpoint}: {error}", "is it running, is the address right?"))
+            found.append(Finding("member", Level.LOOK, _said(endpoint, error), "is it running, is the address right?"))
     if not known and not any(each.about == "room" for each in found):
         return [Finding(each.about, Level.BAD, each.says, each.hint) for each in found]
     for endpoint, status in known.items():
@@ -91,7 +91,7 @@ def examine(members: Members, keys: Keys, *, quota: int = 0) -> list[Finding]:
         try:
             found.append(look(members.all, keys))
         except CronyError as error:
-            found.append(Finding(about, Level.BAD, str(error), error.hint))
+            found.append(Finding(about, Level.BAD, _said("", error), error.hint))
     return found
 
 
@@ -114,6 +114,12 @@ def cure(client: Client, keys: Keys) -> list[str]:
         client.disarm()
         done.append("took the NOSPACE alarm back")
     return done
+
+
+def _said(endpoint: str, error: CronyError) -> str:
+    """What is wrong, a member's address once; what to try stands beside it."""
+    why = error.why.removeprefix(f"{endpoint}: ")
+    return (f"{endpoint}: " if endpoint else "") + error.what + (f" ({why})" if why else "")
 
 
 def _guarded(endpoint: str, client: Client, keys: Keys, refusal: AuthFailed) -> Finding:

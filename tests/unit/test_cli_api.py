@@ -17,6 +17,7 @@ import pytest
 from crony.cli import here
 from crony.cli.api import Api, Target, find, read_context
 from crony.cli.follow import copy_output, wait_for
+from crony.cli.main import run
 from crony.errors import Conflict, CronyError, Forbidden, Invalid, NotFound, TimedOut, Unavailable, Unknown
 from crony.settings import Settings
 
@@ -262,3 +263,21 @@ def test_a_context_that_is_no_file_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "binary").chmod(0o600)
     assert read_context(tmp_path / "binary") == {}
+
+
+@pytest.mark.parametrize("live", [2, 1, None])
+def test_a_pause_that_is_not_in_force_yet_is_told(
+    live: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(says(202, json.dumps({"revision": 2, "live_revision": live}).encode())) as api:
+        monkeypatch.setenv("CRONY_API", api.target.base)
+        assert run(["job", "pause", "x"]) == 0
+    told = capsys.readouterr()
+    assert told.out == "paused x\n" and ("not in force yet" in told.err) is (live != 2)
+
+
+def test_the_doctor_says_what_to_try_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRONY_ETCD_ENDPOINTS", "http://127.0.0.1:1")
+    assert run(["doctor"]) == 1
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("is it running") == 1 and told.out.count("127.0.0.1:1") == 1

@@ -85,3 +85,8 @@ def test_keys_are_checked(key: str) -> None:
         Sealer(key)
     with pytest.raises(Invalid):
         Verifier([key])
+
+
+def test_a_key_that_is_not_set_is_told_so() -> None:
+    with pytest.raises(Invalid, match=r"CRONY_SIGNING_KEY: is not set.*crony keys new"):
+        Sealer("")
