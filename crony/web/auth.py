@@ -146,7 +146,8 @@ class Needs:
         request.state.identity = None
         bearer = "authorization" in request.headers
         changes = request.method not in csrf.SAFE
-        if changes and not bearer:
+        # Who brings no cookie speaks for nobody: strangers are told that, not that a page of ours must ask.
+        if changes and not bearer and (self.need is Need.PUBLIC or session_cookie(request)):
             csrf.check_origin(request)
         if self.need is Need.PUBLIC and (changes or not session_cookie(request)):
             return None

@@ -56,6 +56,12 @@ def test_strangers_get_nothing(app: FastAPI, anonymous: TestClient) -> None:
                 assert answer.headers["location"].startswith("/signin"), (method, path)
 
 
+def test_a_program_without_a_token_is_told_to_bring_one(anonymous: TestClient) -> None:
+    for method, path in (("POST", "jobs"), ("PUT", "control"), ("DELETE", "jobs/x"), ("PATCH", "nodes/x")):
+        answer = anonymous.request(method, f"/api/v1/{path}", json={})
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="crony"'), answer.text
+
+
 def test_each_role_gets_its_routes_and_no_other(app: FastAPI, api_as: Callable[[str], Api]) -> None:
     clients = {scope: api_as(scope) for scope in ("viewer", "operator", "admin", "node", "service")}
     for path, methods, need in routes_of(app):
