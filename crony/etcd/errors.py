@@ -18,7 +18,12 @@ class NoSpace(Unavailable):
 
 
 class AuthFailed(Forbidden):
-    """etcd refused the user, the password or the permission; nothing was changed."""
+    """etcd refused the user, the password or the permission; nothing was changed.
+
+    Ours, not those of who asks us: to him it is a part that is away. A callee that were told 403 would give up.
+    """
+
+    status = 503
 
 
 class Compacted(CronyError):

@@ -1,5 +1,5 @@
 // Package crony is a client of Crony's callbacks, contract v1: check that a call is genuine, and report about it later.
-// One file, standard library only: copy it, or import it.
+// Standard library only: copy this file, or import it. registration.go is for services that jobs call by name.
 package crony
 
 import (
@@ -84,10 +84,7 @@ func (r *Refused) Error() string { return fmt.Sprintf("Crony answered %d: %s", r
 // FromHeader is the completion of the call with these headers; an error when it wants its answer at once.
 func FromHeader(h http.Header) (*Completion, error) {
 	c := &Completion{Run: h.Get("X-Crony-Run"), Attempt: h.Get("X-Crony-Attempt"), Callback: h.Get("X-Crony-Callback")}
-	c.token, c.Interval = h.Get("X-Crony-Token"), 30*time.Second
-	c.client = http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse // the token goes nowhere else
-	}}
+	c.token, c.Interval, c.client = h.Get("X-Crony-Token"), 30*time.Second, newClient()
 	if c.Run == "" || c.Callback == "" || c.token == "" {
 		return nil, errors.New("the call has no callback: is the job async?")
 	}
@@ -170,30 +167,46 @@ func (c *Completion) surely(ctx context.Context, verb string, fields map[string]
 }
 
 func (c *Completion) once(ctx context.Context, verb string, body []byte) (standing Standing, err error) {
-	request, err := http.NewRequestWithContext(ctx, "POST", c.Callback+":"+verb, bytes.NewReader(body))
-	if err != nil {
-		return standing, err
+	content, err := post(ctx, &c.client, c.Callback+":"+verb, c.token, body)
+	if err == nil {
+		err = json.Unmarshal(content, &standing)
 	}
-	request.Header.Set("Authorization", "Bearer "+c.token)
-	request.Header.Set("Content-Type", "application/json")
-	response, err := c.client.Do(request)
+	return standing, err
+}
+
+// post is one call: what was answered, a *Refused for what would be refused again, any other error for what may be repeated.
+func post(ctx context.Context, client *http.Client, url, token string, body []byte) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, "POST", url, bytes.NewReader(body))
 	if err != nil {
-		return standing, err
+		return nil, err
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
 	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil {
-		return standing, err
+		return nil, err
 	}
-	if response.StatusCode == 200 {
-		return standing, json.Unmarshal(content, &standing)
+	if response.StatusCode >= 200 && response.StatusCode < 300 {
+		return content, nil
 	}
 	refused := &Refused{Status: response.StatusCode}
 	said := json.Unmarshal(content, refused) == nil // an error page of a proxy was not said by Crony
 	if said && response.StatusCode >= 400 && response.StatusCode < 500 && response.StatusCode != 429 {
-		return standing, refused
+		return nil, refused
 	}
-	return standing, fmt.Errorf("Crony answered %d", response.StatusCode)
+	return nil, fmt.Errorf("Crony answered %d", response.StatusCode)
+}
+
+// newClient follows no redirect: tokens go nowhere else.
+func newClient() http.Client {
+	return http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 }
 
 func min(a, b time.Duration) time.Duration {

@@ -18,7 +18,8 @@ import javax.crypto.spec.SecretKeySpec;
 
 /**
  * A client of Crony's callbacks, contract v1: check that a call is genuine, and report about it later.
- * One file, standard library only, Java 11: copy it. Safe for use from several threads.
+ * Standard library only, Java 11: copy this file. Registration.java, beside it, is for services that jobs call by name.
+ * Safe for use from several threads.
  */
 public final class Crony {
     /** How far a call's time may be from ours. */
@@ -174,15 +175,20 @@ public final class Crony {
     }
 
     private Standing once(String verb, String body) throws IOException, InterruptedException {
-        HttpRequest request = HttpRequest.newBuilder(URI.create(callback + ":" + verb)).timeout(Duration.ofSeconds(20))
+        return new Standing(post(client, callback + ":" + verb, token, body));
+    }
+
+    /** One call: what was answered; Refused for what would be refused again, IOException for what may be repeated. */
+    static String post(HttpClient client, String url, String token, String body) throws IOException, InterruptedException {
+        HttpRequest request = HttpRequest.newBuilder(URI.create(url)).timeout(Duration.ofSeconds(20))
             .version(HttpClient.Version.HTTP_1_1)
             .header("Authorization", "Bearer " + token).header("Content-Type", "application/json")
             .POST(HttpRequest.BodyPublishers.ofString(body)).build();
         HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
         boolean json = answer.headers().firstValue("Content-Type").orElse("").contains("json");
         int status = answer.statusCode();
-        if (status == 200 && json) {
-            return new Standing(answer.body());
+        if (status == 204 || status >= 200 && status < 300 && json) {
+            return answer.body();
         }
         if (status >= 400 && status < 500 && status != 429 && json) { // an error page of a proxy was not said by Crony
             throw new Refused(status, answer.body());
@@ -198,7 +204,7 @@ public final class Crony {
         }
     }
 
-    private static String member(String answer, String name) {
+    static String member(String answer, String name) {
         Matcher found = Pattern.compile('"' + name + "\"\\s*:\\s*\"((?:[^\"\\\\]|\\\\.)*)\"").matcher(answer);
         return found.find() ? found.group(1) : "";
     }

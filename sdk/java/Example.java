@@ -5,6 +5,7 @@ import java.io.IOException;
 import java.io.InputStreamReader;
 import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.time.Instant;
 import java.util.Base64;
 import java.util.List;
@@ -13,6 +14,7 @@ import java.util.concurrent.Executors;
 
 /**
  * A service in Java: POST /complete, /fail and /wait answer 202 and report later. It prints its port.
+ * With CRONY_SERVICE it registers as an instance of that service (CRONY_API, CRONY_TOKEN) until it is told to end.
  * With an argument it checks examples of signatures instead: lines of name, secret, timestamp, method, target, run, attempt,
  * fence, callback, body and signature, each in base64 with tabs between; it prints the names of those it takes.
  */
@@ -27,6 +29,21 @@ public final class Example {
         server.createContext("/", Example::answer);
         server.start();
         System.out.println(server.getAddress().getPort());
+        if (System.getenv("CRONY_SERVICE") != null) {
+            register(System.getenv("CRONY_SERVICE"), "127.0.0.1:" + server.getAddress().getPort());
+        }
+    }
+
+    private static void register(String service, String address) throws Exception {
+        Registration registration = new Registration(System.getenv("CRONY_API"), System.getenv("CRONY_TOKEN"), service,
+            "java", address, "http", "1.0", Duration.ofSeconds(5));
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            try {
+                registration.close();
+            } catch (IOException away) {
+                System.err.println(away.getMessage());
+            }
+        }));
     }
 
     private static void answer(HttpExchange call) throws IOException {

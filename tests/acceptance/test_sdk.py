@@ -11,6 +11,8 @@ from typing import Any
 
 from crony_sdk import CronyClient
 
+from crony.lifecycle.enlist import instances
+from crony.store import accounts
 from tests.helpers.etcd import EtcdServer, free_ports
 from tests.helpers.platform import Platform, Process, platform
 from tests.helpers.sdk_examples import SDK, example
@@ -147,12 +149,18 @@ def test_a_service_on_the_sdk(own_etcd: EtcdServer, tmp_path: Path) -> None:
 
             # Other languages need no SDK.
             for other in (example("go"), example("java")):
-                with other.serving(SECRET) as (url, _):
-                    job(crony, other.language, f"{url}/complete", **patient)
+                name = other.language.lower()
+                token = accounts.create_token(crony.database, name, "service", actor="tests")[0]
+                known = {"CRONY_API": crony.api, "CRONY_TOKEN": token, "CRONY_SERVICE": name}
+                with other.serving(SECRET, **known):
+                    until(lambda: instances(crony.client, crony.keys), 20, "it to register")
+                    action = {"kind": "http", "method": "POST", "service": name, "path": "/complete"}
+                    crony.job({"name": other.language, "action": action, **patient})
                     there = client.wait(client.trigger(other.language), 90)
                     assert there.result == {"by": other.language, "run": there.id}
                     text = f"a line of {other.language} 日\n"
                     until(lambda run=there.id, text=text: text in client.logs(run), 20)
+                assert instances(crony.client, crony.keys) == [], "who ends takes himself off"
             assert "Traceback" not in users.log.read_text()
         except BaseException:
             print(users.tail())

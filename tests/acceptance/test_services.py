@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from crony.lifecycle.enlist import instances
 from crony.store import accounts
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.platform import Platform, platform
+from tests.helpers.sdk_examples import example
 from tests.helpers.server import die_with_parent
 from tests.helpers.wait import until
 
@@ -66,13 +68,22 @@ def test_they_are_there_while_they_live_whatever_is_away(etcd: EtcdServer, tmp_p
         assert started.wait(30) == 128 + signal.SIGTERM, "as a shell tells it"
         until(lambda: there() == ["10.0.0.1:1", "10.0.0.3:1"], 10, "it is taken off")
 
+        # Services in other languages, which need no SDK.
+        others_too = ExitStack()
+        known = {"CRONY_API": crony.api, "CRONY_TOKEN": token, "CRONY_SERVICE": "billing"}
+        for language in ("go", "java"):
+            others_too.enter_context(example(language).serving("x" * 32, **known))
+        until(lambda: there() == ["10.0.0.1:1", "10.0.0.3:1", "go", "java"], 20, "they are there, too")
+
         # The web goes for longer than the ttl: forgotten, and back by itself. Who is past the web stays.
         kept = crony.client.get(crony.keys.svc("billing", "10.0.0.1:1"))
         assert kept is not None and kept.lease == first.lease, "one lease for all its life"
         web.kill()
-        until(lambda: there() == ["10.0.0.3:1"], 20, "it is forgotten")
+        until(lambda: there() == ["10.0.0.3:1"], 20, "they are forgotten")
         web.start()
-        until(lambda: there() == ["10.0.0.1:1", "10.0.0.3:1"], 30, "it registers again")
+        until(lambda: there() == ["10.0.0.1:1", "10.0.0.3:1", "go", "java"], 30, "all register again")
+        others_too.close()
+        assert there() == ["10.0.0.1:1", "10.0.0.3:1"], "who ends takes himself off"
         early.close()
         direct.terminate()
         direct.wait(30)

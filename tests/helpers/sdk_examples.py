@@ -47,15 +47,17 @@ class Example:
         return done.stdout.splitlines()
 
     @contextmanager
-    def serving(self, secret: str) -> Iterator[tuple[str, IO[str]]]:
-        """Its address, and what it prints after the port."""
-        environ = {**os.environ, "CRONY_CALL_SECRETS": secret}
+    def serving(self, secret: str, **more: str) -> Iterator[tuple[str, IO[str]]]:
+        """Its address, and what it prints after the port; at the end it is told to end. `more`: its environment."""
+        environ = {**os.environ, "CRONY_CALL_SECRETS": secret, **more}
         with subprocess.Popen(
             self.command, env=environ, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent
         ) as process:
             assert process.stdout is not None
             try:
                 yield f"http://127.0.0.1:{int(process.stdout.readline())}", process.stdout
+                process.terminate()
+                process.wait(30)
             finally:
                 process.kill()
 
@@ -89,7 +91,7 @@ def _build(command: list[str], cwd: Path, target: Path) -> None:
 def example(language: str) -> Example:
     """The example service in `go` or `java`, compiled if need be."""
     if language == "go":
-        target = _place("go", [SDK / "go/crony.go", SDK / "go/example/main.go", SDK / "go/go.mod"])
+        target = _place("go", [*sorted((SDK / "go").rglob("*.go")), SDK / "go/go.mod"])
         _build(["go", "build", "-o", "TARGET", "./example"], SDK / "go", target)
         return Example("Go", [str(target)])
     sources = sorted((SDK / "java").glob("*.java"))

@@ -60,6 +60,23 @@ class Failed(Nothing):
     final: bool = False
 
 
+class Standing(BaseModel):
+    """How the attempt stands. `cancel`: stop working."""
+
+    state: Literal["running", "ended"]
+    outcome: str | None
+    cancel: bool
+
+
+class Stored(Standing):
+    """`have`: bytes of text that are stored, or were passed over as too many."""
+
+    have: int
+
+
+STANDING: dict[int | str, dict[str, Any]] = {200: {"model": Standing}}
+
+
 async def _token(web: TheWeb, request: Request, run: str) -> Token:
     check_run(run)
     found: Token = request.state.token
@@ -83,7 +100,10 @@ def _end(web: Web, run: str, attempt: int, token: Token, report: Report) -> dict
 
 
 @router.post(
-    "/runs/{run}/attempts/{attempt}:heartbeat", openapi_extra=body_schema(Nothing), dependencies=[Depends(ATTEMPT)]
+    "/runs/{run}/attempts/{attempt}:heartbeat",
+    openapi_extra=body_schema(Nothing),
+    dependencies=[Depends(ATTEMPT)],
+    responses=STANDING,
 )
 async def beat(
     web: TheWeb, run: str, attempt: N, token: TheToken, body: Annotated[Nothing, Depends(json_model(Nothing))]
@@ -94,7 +114,10 @@ async def beat(
 
 
 @router.post(
-    "/runs/{run}/attempts/{attempt}:progress", openapi_extra=body_schema(Progress), dependencies=[Depends(ATTEMPT)]
+    "/runs/{run}/attempts/{attempt}:progress",
+    openapi_extra=body_schema(Progress),
+    dependencies=[Depends(ATTEMPT)],
+    responses=STANDING,
 )
 async def progress(
     web: TheWeb, run: str, attempt: N, token: TheToken, body: Annotated[Progress, Depends(json_model(Progress))]
@@ -105,7 +128,12 @@ async def progress(
     return _answer(await web.beats.hear(run, attempt, token, sign, archive=archive))
 
 
-@router.post("/runs/{run}/attempts/{attempt}:log", openapi_extra=body_schema(Text), dependencies=[Depends(ATTEMPT)])
+@router.post(
+    "/runs/{run}/attempts/{attempt}:log",
+    openapi_extra=body_schema(Text),
+    dependencies=[Depends(ATTEMPT)],
+    responses={200: {"model": Stored}},
+)
 def log(
     web: TheWeb, run: str, attempt: N, token: TheToken, body: Annotated[Text, Depends(json_model(Text))]
 ) -> dict[str, Any]:
@@ -115,7 +143,10 @@ def log(
 
 
 @router.post(
-    "/runs/{run}/attempts/{attempt}:complete", openapi_extra=body_schema(Completed), dependencies=[Depends(ATTEMPT)]
+    "/runs/{run}/attempts/{attempt}:complete",
+    openapi_extra=body_schema(Completed),
+    dependencies=[Depends(ATTEMPT)],
+    responses=STANDING,
 )
 def completed(
     web: TheWeb, run: str, attempt: N, token: TheToken, body: Annotated[Completed, Depends(json_model(Completed))]
@@ -124,7 +155,12 @@ def completed(
     return _end(web, run, attempt, token, Report(True, result=body.result))
 
 
-@router.post("/runs/{run}/attempts/{attempt}:fail", openapi_extra=body_schema(Failed), dependencies=[Depends(ATTEMPT)])
+@router.post(
+    "/runs/{run}/attempts/{attempt}:fail",
+    openapi_extra=body_schema(Failed),
+    dependencies=[Depends(ATTEMPT)],
+    responses=STANDING,
+)
 def failed(
     web: TheWeb, run: str, attempt: N, token: TheToken, body: Annotated[Failed, Depends(json_model(Failed))]
 ) -> dict[str, Any]:

@@ -112,4 +112,3 @@ def openapi(web: TheWeb, request: Request) -> dict[str, Any]:
         title="Crony", version=web.version, routes=routes, summary="A distributed scheduled-job platform",
         description="Errors are RFC 9457 problems. Lists are pages: pass `next_cursor` as `cursor`.",
     )  # fmt: skip
-

@@ -57,6 +57,27 @@ class Sign(BaseModel):
     weight: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
+class Known(BaseModel):
+    """An instance as it stands."""
+
+    service: str
+    instance: str
+    address: str
+    protocol: str
+    weight: int
+    version: str
+    healthy: bool
+    ttl: str
+    by: str
+    since_at: str | None
+
+
+class Registered(Known):
+    """`secret`: the bearer token of its signs of life."""
+
+    secret: str
+
+
 @router.get("/services", dependencies=[Depends(VIEWER)])
 def services(web: TheWeb) -> dict[str, Any]:
     """Every service that has an instance, with its instances."""
@@ -78,6 +99,7 @@ def one(web: TheWeb, service: str) -> dict[str, Any]:
     status_code=201,
     dependencies=[Depends(SERVICE)],
     openapi_extra=body_schema(NewInstance),
+    responses={201: {"model": Registered}},
 )
 def register(
     web: TheWeb,
@@ -99,6 +121,7 @@ def register(
     "/services/{service}/instances/{instance}:heartbeat",
     dependencies=[Depends(INSTANCE)],
     openapi_extra=body_schema(Sign),
+    responses={200: {"model": Known}},
 )
 def heartbeat(
     web: TheWeb, request: Request, service: str, instance: str, body: Annotated[Sign, Depends(json_model(Sign))]

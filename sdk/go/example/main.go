@@ -1,4 +1,5 @@
 // A service in Go: POST /complete, /fail and /wait answer 202 and report later. It prints its port.
+// With CRONY_SERVICE it registers as an instance of that service (CRONY_API, CRONY_TOKEN) until it is told to end.
 // With an argument it checks the examples in that file instead (vectors.json), and prints the names of those it takes.
 package main
 
@@ -11,8 +12,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"crony"
@@ -46,7 +49,31 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
-	log.Fatal(http.Serve(listener, nil))
+	go func() { log.Fatal(http.Serve(listener, nil)) }()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	leave := func() {}
+	if service := os.Getenv("CRONY_SERVICE"); service != "" {
+		leave = register(service, listener.Addr().String())
+	}
+	<-asked
+	leave()
+}
+
+func register(service, address string) (leave func()) {
+	instance := crony.Instance{Address: address, Protocol: "http", Name: "go", Version: "1.0", TTL: 5 * time.Second}
+	api, token := os.Getenv("CRONY_API"), os.Getenv("CRONY_TOKEN")
+	registration, err := crony.Register(context.Background(), api, token, service, instance)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := registration.Close(ctx); err != nil {
+			log.Print(err)
+		}
+	}
 }
 
 func work(completion *crony.Completion, path string) {
