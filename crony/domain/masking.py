@@ -45,6 +45,14 @@ class Mask:
         stream = Stream(self)
         return stream.feed(data) + stream.end()
 
+    def blotted(self, data: bytes) -> bytes:
+        """As many bytes as `data`, a `*` for each of a secret; the beginning of one at the end is one, too."""
+        made, end = bytearray(data), self.undecided(data)
+        spans = self.covered(data) + ([(end, len(data))] if len(data) - end >= _HEAD else [])
+        for start, stop in spans:
+            made[start:stop] = b"*" * (stop - start)
+        return bytes(made)
+
     def text(self, text: str) -> str:
         """`text` with the secrets masked."""
         if not self._forms or not text:

@@ -7,6 +7,7 @@ it. A report that was stored before gets the same answer; any other is told what
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,8 +62,9 @@ def complete(
     report: Report,
     *,
     archive: Archive = lambda: None,
+    hide: Callable[[Envelope, Report], Report] = lambda told, report: report,
 ) -> Told:
-    """End the attempt as its callee reports, once.
+    """End the attempt as its callee reports, once. `hide`: what is kept of the report.
 
     Raises `Contradicted`, `NotTheirs`, `NotFound`, or `Unavailable` and `Unknown`: then call again with the same words.
     """
@@ -73,7 +75,7 @@ def complete(
             if found.report == report.digest:
                 return Told("ended", found.outcome)
             raise Contradicted(found.outcome, max(attempt, latest_attempt(client, keys, run)))
-        outcome = _outcome(found, token, report, client.now())
+        outcome = _outcome(found, token, report, hide(envelope(found), report), client.now())
         try:
             if client.txn(transaction(keys, token, found, outcome)).succeeded:
                 return Told("ended", outcome.kind)
@@ -89,7 +91,7 @@ def transaction(keys: Keys, token: Token, found: Waits | InCall, outcome: Outcom
     run, sealed = outcome.run, found.record.envelope
     txn = Txn().when(mod(keys.run_acc(run), found.seen)).delete(keys.run_acc(run)).delete(keys.run_beat(run))
     txn.put(keys.out(run, outcome.attempt), outcome.encode())
-    told = _told(found)
+    told = envelope(found)
     for slot in slots_of(keys, told):
         txn.delete(slot)
     if not outcome.final:
@@ -99,8 +101,8 @@ def transaction(keys: Keys, token: Token, found: Waits | InCall, outcome: Outcom
     return txn
 
 
-def _outcome(found: Waits | InCall, token: Token, report: Report, now: float) -> Outcome:
-    told, kind = _told(found), Kind.SUCCEEDED if report.succeeded else Kind.FAILED
+def _outcome(found: Waits | InCall, token: Token, report: Report, shown: Report, now: float) -> Outcome:
+    told, kind = envelope(found), Kind.SUCCEEDED if report.succeeded else Kind.FAILED
     if isinstance(found, Waits):
         holder, started_at = (found.record.node, found.record.incarnation), found.record.started_at
         secret = found.record.secret
@@ -112,9 +114,9 @@ def _outcome(found: Waits | InCall, token: Token, report: Report, now: float) ->
         kind,
         ended_at=max(now, started_at or 0.0),
         fence=token.fence,
-        reason=line(report.reason) or "",
+        reason=line(shown.reason) or "",
         code=report.code,
-        result=kept(report.result),
+        result=kept(shown.result),
         node=holder[0],
         incarnation=holder[1],
         started_at=started_at,
@@ -124,5 +126,6 @@ def _outcome(found: Waits | InCall, token: Token, report: Report, now: float) ->
     return replace(outcome, final=outcome.final or report.final)
 
 
-def _told(found: Waits | InCall) -> Envelope:
+def envelope(found: Waits | InCall) -> Envelope:
+    """What the attempt was told, for its facts only: the seal is not checked."""
     return found.told if isinstance(found, InCall) else Envelope.read(peek(found.record.envelope))

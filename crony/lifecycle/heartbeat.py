@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from crony.domain.callback import Token
-from crony.domain.run import Beat
+from crony.domain.callback import Token, line
+from crony.domain.run import Beat, Envelope
+from crony.domain.signing import peek
 from crony.errors import Unavailable
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
@@ -33,7 +34,8 @@ class Sign:
         """What stands when this attempt said it `now` (epoch seconds)."""
         last = before if before is not None and before.of(attempt) else Beat(0.0)
         percent = last.percent if self.percent is None else self.percent
-        return Beat(now, percent, last.message if self.message is None else self.message, attempt)
+        message = line(self.message)
+        return Beat(now, percent, last.message if message is None else message, attempt)
 
 
 def heartbeat(
@@ -46,9 +48,10 @@ def heartbeat(
     *,
     archive: Archive = lambda: None,
     commit: Callable[[Txn], TxnResult] | None = None,
+    hide: Callable[[Envelope, str], str] = lambda told, message: message,
     remember: Callable[[Waits], None] = lambda waits: None,
 ) -> Told:
-    """Note that the callee is alive. `remember` is told how the attempt stands then, where it waits.
+    """Note that the callee is alive. `hide`: what is kept of a message. `remember` is told how it stands then.
 
     Before the call was answered nothing is noted: nobody counts silence yet. Raises `NotTheirs`, `NotFound`,
     `Unavailable`, `Unknown`: repeating it is harmless.
@@ -57,6 +60,8 @@ def heartbeat(
         found = find(client, keys, run, attempt, token, archive=archive)
         if not isinstance(found, Waits):
             return how(client, keys, run, found)
+        if sign.message:
+            sign = replace(sign, message=hide(Envelope.read(peek(found.record.envelope)), sign.message))
         beat = sign.after(found.beat, attempt, client.now())
         result = (commit or client.txn)(transaction(keys, run, found, beat))
         if result.succeeded:

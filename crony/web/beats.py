@@ -14,6 +14,8 @@ from dataclasses import replace
 from starlette.concurrency import run_in_threadpool
 
 from crony.domain.callback import Token
+from crony.domain.run import Envelope
+from crony.domain.signing import peek
 from crony.etcd.batch import Batcher
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
@@ -21,6 +23,7 @@ from crony.etcd.txn import Txn, TxnResult
 from crony.lifecycle.complete import Told
 from crony.lifecycle.heartbeat import Sign, heard, heartbeat, transaction
 from crony.lifecycle.standing import Archive, Waits
+from crony.web.hiding import Hiding
 
 GATHER = 0.02
 """Seconds that a sign of life waits for others to travel with. Callees are silent for longer than that."""
@@ -31,8 +34,8 @@ REMEMBERED = 10_000
 class Beats:
     """Takes the signs of life that come through one web."""
 
-    def __init__(self, client: Client, keys: Keys) -> None:
-        self._client, self._keys = client, keys
+    def __init__(self, client: Client, keys: Keys, hiding: Hiding) -> None:
+        self._client, self._keys, self._hiding = client, keys, hiding
         self._batcher = Batcher(client, linger=GATHER, name="crony-beats")
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Waits] = OrderedDict()
@@ -40,7 +43,8 @@ class Beats:
     async def hear(self, run: str, attempt: int, token: Token, sign: Sign, *, archive: Archive) -> Told:
         """Note a sign of life. Raises as `heartbeat`."""
         known = self._known.get(run)
-        if known is not None and known.may_speak(attempt, token, self._client.now()):
+        plain = not (sign.message and known is not None and known.record.envelope)
+        if known is not None and plain and known.may_speak(attempt, token, self._client.now()):
             beat = sign.after(known.beat, attempt, self._client.now())
             put = self._batcher.submit(transaction(self._keys, run, known, beat))
             result = await asyncio.wrap_future(put)
@@ -56,12 +60,14 @@ class Beats:
 
     def _look(self, run: str, attempt: int, token: Token, sign: Sign, archive: Archive) -> Told:
         def remember(waits: Waits) -> None:
-            # Without the envelope, which is most of it and of which a sign of life needs nothing.
-            self._remember(run, replace(waits, record=replace(waits.record, envelope="")))
+            # Without the envelope, which is most of it, where there is no secret that a message could hold.
+            secret = Envelope.read(peek(waits.record.envelope)).secrets
+            self._remember(run, replace(waits, record=replace(waits.record, envelope="secret" if secret else "")))
 
         return heartbeat(
-            self._client, self._keys, run, attempt, token, sign, archive=archive, commit=self._commit, remember=remember
-        )
+            self._client, self._keys, run, attempt, token, sign,
+            archive=archive, commit=self._commit, hide=self._hiding.message, remember=remember,
+        )  # fmt: skip
 
     def _commit(self, txn: Txn) -> TxnResult:
         return self._batcher.submit(txn).result()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crony.clock import SYSTEM
 from crony.domain.callback import Token
-from crony.lifecycle.complete import Told
+from crony.lifecycle.complete import Told, envelope
 from crony.lifecycle.heartbeat import how
 from crony.lifecycle.standing import Archive, Over, find
 from crony.store import output
@@ -68,4 +68,5 @@ def log(web: Web, run: str, attempt: int, token: Token, text: str, offset: int |
     told = how(web.client, web.keys, run, found)
     if isinstance(found, Over):
         return told, (offset or 0) + len(data)
+    data = web.hiding.output(envelope(found), data)
     return told, output.add(web.db, run, attempt, data, offset, most=web.settings.output_limit)

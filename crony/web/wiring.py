@@ -24,6 +24,7 @@ from crony.web.auth import Sessions
 from crony.web.beats import Beats
 from crony.web.callbacks import CALLS, Pace
 from crony.web.following import Tails
+from crony.web.hiding import Hiding
 from crony.web.history import History
 from crony.web.live import Cached, Live
 from crony.web.metrics import Own
@@ -68,7 +69,8 @@ class Web:
         self.sessions = Sessions(self)
         self.tails = Tails(self.db, self.live)
         self.callees = Pace(most=CALLS)
-        self.beats = Beats(self.client, self.keys)
+        self.hiding = Hiding(self.client, self.keys, self.catalog.cipher)
+        self.beats = Beats(self.client, self.keys, self.hiding)
         self.own = Own()
         self.static = static_files()
         self.render = Renderer(self)

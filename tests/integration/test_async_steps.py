@@ -190,7 +190,7 @@ def test_nothing_is_written_once_the_record_has_changed(client: Client, keys: Ke
         if what == "beat":
             assert isinstance(found, Waits)
             return beating.transaction(keys, callee.run, found, beating.Beat(1.0))
-        outcome = completing._outcome(found, callee.token, BAD, 1.0)  # type: ignore[arg-type]
+        outcome = completing._outcome(found, callee.token, BAD, BAD, 1.0)  # type: ignore[arg-type]
         return completing.transaction(keys, callee.token, found, outcome)  # type: ignore[arg-type]
 
     cases = [

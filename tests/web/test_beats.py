@@ -25,7 +25,7 @@ RUNNING = Told("running")
 
 @pytest.fixture
 def beats(web: Web) -> Iterator[Beats]:
-    made = Beats(web.client, web.keys)
+    made = Beats(web.client, web.keys, web.hiding)
     yield made
     made.close()
 
@@ -129,7 +129,7 @@ def test_with_etcd_away_nobody_is_told_that_he_was_heard(
                 hear(beats, callee, Sign(20))
     assert callee.beat() == last
     assert hear(beats, callee, Sign(30)) == RUNNING
-    closed = Beats(web.client, web.keys)
+    closed = Beats(web.client, web.keys, web.hiding)
     hear(closed, callee)
     closed.close()
     with pytest.raises(Unavailable):

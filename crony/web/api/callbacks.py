@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from crony.domain.callback import Report, Token, line
+from crony.domain.callback import Report, Token
 from crony.lifecycle.complete import Told, complete
 from crony.lifecycle.heartbeat import Sign
 from crony.web import callbacks
@@ -94,7 +94,7 @@ def _answer(told: Told) -> dict[str, Any]:
 
 def _end(web: Web, run: str, attempt: int, token: Token, report: Report) -> dict[str, Any]:
     archive = callbacks.archived(web, run, attempt)
-    told = complete(web.client, web.keys, run, attempt, token, report, archive=archive)
+    told = complete(web.client, web.keys, run, attempt, token, report, archive=archive, hide=web.hiding.report)
     web.live.forget()
     return _answer(told)
 
@@ -124,7 +124,7 @@ async def progress(
 ) -> dict[str, Any]:
     """The callee is alive, and so far."""
     archive = callbacks.archived(web, run, attempt)
-    sign = Sign(body.percent, line(body.message))
+    sign = Sign(body.percent, body.message)
     return _answer(await web.beats.hear(run, attempt, token, sign, archive=archive))
 
 
