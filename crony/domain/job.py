@@ -17,11 +17,12 @@ from crony.domain.after import After, parse_after
 from crony.domain.alerting import JobAlert, parse_job_alerts
 from crony.domain.calendar import Calendar
 from crony.domain.callback import Asynchronous, parse_asynchronous
-from crony.domain.check import choice, fields, flag, integer, join, plain, texts
+from crony.domain.check import choice, fields, flag, integer, plain, texts
 from crony.domain.durations import format_duration, parse_duration
 from crony.domain.instants import parse_instant
 from crony.domain.keeping import NOTHING, Keeping, parse_keeping
 from crony.domain.naming import parse_name, parse_tags
+from crony.domain.params import params_of
 from crony.domain.placing import Routing, parse_routing
 from crony.domain.pool import limits_document, parse_limits
 from crony.domain.routing import Strategy
@@ -34,7 +35,6 @@ from crony.errors import Invalid
 DOCUMENT = 64 * 1024
 """Most bytes of a document as JSON."""
 DESCRIPTION = 8 * 1024
-PARAMS = 32 * 1024
 
 _KNOWN = (
     "name", "description", "enabled", "paused_until", "tags", "owner", "schedule", "misfire", "pause_after", "overlap",
@@ -210,7 +210,7 @@ def parse(document: Any) -> Job:
     retry = parse_retry(given.get("retry"))
     if delivery == "at_most_once" and retry.max:
         raise Invalid("retry.max", "must be 0 for a job that runs at most once", hint="leave `retry` out")
-    params = _params(given.get("params"), "params")
+    params = params_of(given.get("params"), "params")
     action, asynchronous = parse_action(given["action"], params=params), parse_asynchronous(given.get("async"))
     if action.get("async") and asynchronous is None:
         raise Invalid("action.async", "needs to know until when", hint="add async: {deadline: 2h} to the job")
@@ -286,22 +286,8 @@ def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
 
 
 
-def parse_params(value: Any, field: str = "params") -> dict[str, Any]:
-    """Parameters of a run: a JSON object of at most 32 KiB. Raises `Invalid` naming `field`."""
-    return _params(plain(value, field), field)
 
 
-def _params(data: Any, field: str) -> dict[str, Any]:
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise Invalid(field, "must be a mapping", hint="write {name: value}")
-    for name in data:
-        texts(name, join(field, name), most=128)
-    size = len(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
-    if size > PARAMS:
-        raise Invalid(field, f"is {size} bytes long; at most {PARAMS}", hint="pass a reference instead of the data")
-    return data
 
 
 def parse_retry(value: Any, field: str = "retry") -> Retry:

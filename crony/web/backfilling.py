@@ -11,7 +11,7 @@ from crony.catalog.keeping import due_schedules, names_of
 from crony.clock import rfc3339
 from crony.domain import ids
 from crony.domain.backfill import PARALLEL, Backfill, Stop, planned
-from crony.domain.job import parse_params
+from crony.domain.params import parse_params
 from crony.errors import Conflict, Invalid, NotFound
 from crony.lifecycle import backfill as backfills
 from crony.web.api.query import instant

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crony.domain import ids
 from crony.domain.durations import parse_duration
-from crony.domain.job import parse_params
+from crony.domain.params import parse_params
 from crony.domain.placing import parse_labels
 from crony.domain.routing import Strategy
 from crony.domain.run import Request, Trigger

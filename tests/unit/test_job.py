@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crony.domain.check import load_json
-from crony.domain.job import DOCUMENT, PARAMS, Job, parse, parse_params
+from crony.domain.job import DOCUMENT, Job, parse
 from crony.domain.naming import parse_name
+from crony.domain.params import PARAMS, parse_params
 from crony.domain.placing import parse_labels
 from crony.errors import Invalid
 
