@@ -20,9 +20,10 @@ from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable, Unknown
 from crony.store import audit, passwords
+from crony.store.account_models import TokenRow, UserRow, WebSessionRow
 from crony.store.bulk import first_wins
 from crony.store.db import Database
-from crony.store.models import NAME, TokenRow, UserRow, WebSessionRow
+from crony.store.models import NAME
 from crony.store.types import clean
 
 

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.store import cursor as cursors
+from crony.store.account_models import AuditRow
 from crony.store.bulk import first_wins
 from crony.store.cursor import Paged, limit_of
 from crony.store.db import Database
-from crony.store.models import AuditRow
 
 
 @dataclass(frozen=True, slots=True)

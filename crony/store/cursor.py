@@ -6,7 +6,9 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import BigInteger, and_, or_, type_coerce
 
 from crony.errors import Invalid
 
@@ -56,3 +58,14 @@ def parts(kind: str, cursor: str, *types: type[int] | type[str]) -> tuple[int | 
     except (ValueError, binascii.Error, RecursionError):
         raise Invalid("cursor", "is not one we gave out", hint="start again without a cursor") from None
     return values
+
+
+def before(at: Any, ident: Any, since: int, last: str) -> Any:
+    """What follows an item of a list, newest first: it has column `at` at `since` (milliseconds) and id `last`."""
+    instant = since / 1000
+    return or_(at < instant, and_(at == instant, ident < last))
+
+
+def milliseconds(column: Any) -> Any:
+    """A column of instants as the whole milliseconds that are stored."""
+    return type_coerce(column, BigInteger)

@@ -26,7 +26,7 @@ DIGEST = 64
 SENTENCE = 1000
 """Most characters of a reason or an explanation; longer ones are cut."""
 
-_MYSQL = {
+MYSQL = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
@@ -34,7 +34,8 @@ _MYSQL = {
 }
 
 
-def _serial() -> Any:
+def serial() -> Any:
+    """A number that the database counts up."""
     return BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -66,7 +67,7 @@ class JobRow(Base):
         UniqueConstraint("live_name", name="uq_jobs_live_name"),
         Index("ix_jobs_name", "name", "generation"),
         Index("ix_jobs_deleted", "deleted_at"),
-        _MYSQL,
+        MYSQL,
     )
 
 
@@ -82,7 +83,7 @@ class JobVersionRow(Base):
     document: Mapped[Any] = mapped_column(Json)
     actor: Mapped[str]
     at: Mapped[float]
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class ObjectRow(Base):
@@ -95,7 +96,7 @@ class ObjectRow(Base):
     document: Mapped[Any] = mapped_column(Json)
     updated_at: Mapped[float]
     updated_by: Mapped[str]
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class ObjectVersionRow(Base):
@@ -110,7 +111,7 @@ class ObjectVersionRow(Base):
     document: Mapped[Any] = mapped_column(Json)
     actor: Mapped[str]
     at: Mapped[float]
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class JobObjectRow(Base):
@@ -120,7 +121,7 @@ class JobObjectRow(Base):
     kind: Mapped[str] = mapped_column(String(20), primary_key=True)
     name: Mapped[str] = mapped_column(String(ID * 2), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
-    __table_args__ = (Index("ix_job_objects_job", "job_id"), _MYSQL)
+    __table_args__ = (Index("ix_job_objects_job", "job_id"), MYSQL)
 
 
 class JobParentRow(Base):
@@ -129,7 +130,7 @@ class JobParentRow(Base):
     __tablename__ = "job_parents"
     parent_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(ID), primary_key=True)
-    __table_args__ = (Index("ix_job_parents_job", "job_id"), _MYSQL)
+    __table_args__ = (Index("ix_job_parents_job", "job_id"), MYSQL)
 
 
 class ChainLockRow(Base):
@@ -137,7 +138,7 @@ class ChainLockRow(Base):
 
     __tablename__ = "chain_lock"
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class RunRow(Base):
@@ -184,7 +185,7 @@ class RunRow(Base):
         Index("ix_runs_job", "job_id", "sort_at", "id"),
         Index("ix_runs_outcome", "outcome", "sort_at", "id"),
         Index("ix_runs_node", "node", "sort_at", "id"),
-        _MYSQL,
+        MYSQL,
     )
 
 
@@ -210,7 +211,7 @@ class AttemptRow(Base):
     """Of an asynchronous attempt: hash of its callee's secret."""
     report: Mapped[str] = mapped_column(Words(DIGEST), server_default="")
     """Hash of the report that ended it, where one did."""
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class SkipRow(Base):
@@ -236,7 +237,7 @@ class SkipRow(Base):
         Index("ix_skips_chain", "chain_id"),
         Index("ix_skips_sort", "decided_at", "run_id"),
         Index("ix_skips_job", "job_id", "decided_at", "run_id"),
-        _MYSQL,
+        MYSQL,
     )
 
 
@@ -249,7 +250,7 @@ class RejectRow(Base):
     error: Mapped[str] = mapped_column(Words(SENTENCE))
     record: Mapped[str] = mapped_column(long_text())
     at: Mapped[float]
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class OutputRow(Base):
@@ -267,7 +268,7 @@ class OutputRow(Base):
     removed: Mapped[bool] = mapped_column(server_default=false())
     """Its chunks were deleted, because its job wants them no longer."""
     updated_at: Mapped[float]
-    __table_args__ = (Index("ix_outputs_updated", "updated_at"), _MYSQL)
+    __table_args__ = (Index("ix_outputs_updated", "updated_at"), MYSQL)
 
 
 class OutputChunkRow(Base):
@@ -281,7 +282,7 @@ class OutputChunkRow(Base):
     data: Mapped[bytes] = mapped_column(long_bytes())
     stamps: Mapped[bytes | None] = mapped_column(long_bytes())
     """Streams and times of it (`domain.stamps`), zlib-compressed; None: nobody knows them."""
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class MarkRow(Base):
@@ -295,7 +296,7 @@ class MarkRow(Base):
     revision: Mapped[int]
     cluster: Mapped[str] = mapped_column(String(40))
     at: Mapped[float]
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class NodeRow(Base):
@@ -311,7 +312,7 @@ class NodeRow(Base):
     kinds: Mapped[Any] = mapped_column(Json)
     started_at: Mapped[float]
     seen_at: Mapped[float]
-    __table_args__ = (_MYSQL,)
+    __table_args__ = (MYSQL,)
 
 
 class AlertRow(Base):
@@ -336,96 +337,5 @@ class AlertRow(Base):
         Index("ix_alerts_kind", "kind", "at", "id"),
         Index("ix_alerts_job", "job_id", "at", "id"),
         Index("ix_alerts_node", "node", "at", "id"),
-        _MYSQL,
-    )
-
-
-class UserRow(Base):
-    """A person who signs in. `key` is the name folded for comparing; no password hash: sign-in by link only."""
-
-    __tablename__ = "users"
-    id: Mapped[str] = mapped_column(String(ID), primary_key=True)
-    name: Mapped[str]
-    key: Mapped[str] = mapped_column("name_key", String(NAME))
-    role: Mapped[str] = mapped_column(String(20))
-    password: Mapped[str | None]
-    disabled: Mapped[bool]
-    created_at: Mapped[float]
-    password_at: Mapped[float | None]
-    seen_at: Mapped[float | None]
-    __table_args__ = (UniqueConstraint("name_key", name="uq_users_key"), _MYSQL)
-
-
-class WebSessionRow(Base):
-    """A signed-in browser. Only the SHA-256 of the session id is stored."""
-
-    __tablename__ = "web_sessions"
-    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    user_id: Mapped[str] = mapped_column(String(ID))
-    created_at: Mapped[float]
-    seen_at: Mapped[float]
-    ends_at: Mapped[float]
-    address: Mapped[str] = mapped_column(Words(64))
-    agent: Mapped[str] = mapped_column(Words(NAME))
-    __table_args__ = (Index("ix_web_sessions_user", "user_id"), Index("ix_web_sessions_ends", "ends_at"), _MYSQL)
-
-
-class LoginLinkRow(Base):
-    """A sign-in link that works once. Only its SHA-256 is stored; `used_by` names the request that used it."""
-
-    __tablename__ = "login_links"
-    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    purpose: Mapped[str] = mapped_column(String(20))
-    user_id: Mapped[str | None] = mapped_column(String(ID))
-    role: Mapped[str] = mapped_column(String(20))
-    created_at: Mapped[float]
-    ends_at: Mapped[float]
-    used_by: Mapped[str | None] = mapped_column(String(ID))
-    used_at: Mapped[float | None]
-    __table_args__ = (Index("ix_login_links_ends", "ends_at"), _MYSQL)
-
-
-class LoginTryRow(Base):
-    """Failed sign-ins under one key (account and address, or address), for the throttle."""
-
-    __tablename__ = "login_tries"
-    key: Mapped[str] = mapped_column("try_key", String(64), primary_key=True)
-    failures: Mapped[int]
-    last_at: Mapped[float]
-    __table_args__ = (Index("ix_login_tries_last", "last_at"), _MYSQL)
-
-
-class TokenRow(Base):
-    """An API token. Only its SHA-256 is stored; `hint` is its beginning, for recognising it."""
-
-    __tablename__ = "tokens"
-    id: Mapped[str] = mapped_column(String(ID), primary_key=True)
-    name: Mapped[str] = mapped_column(Words(NAME))
-    hash: Mapped[str] = mapped_column(String(64))
-    hint: Mapped[str] = mapped_column(String(20))
-    scope: Mapped[str] = mapped_column(String(20))
-    user_id: Mapped[str | None] = mapped_column(String(ID))
-    created_at: Mapped[float]
-    ends_at: Mapped[float | None]
-    used_at: Mapped[float | None]
-    revoked_at: Mapped[float | None]
-    __table_args__ = (UniqueConstraint("hash", name="uq_tokens_hash"), _MYSQL)
-
-
-class AuditRow(Base):
-    """Who did what when; rows are only ever added."""
-
-    __tablename__ = "audit"
-    id: Mapped[str] = mapped_column(String(ID), primary_key=True)
-    at: Mapped[float]
-    actor: Mapped[str] = mapped_column(Words(NAME))
-    action: Mapped[str] = mapped_column(String(40))
-    kind: Mapped[str] = mapped_column("target_kind", String(20))
-    target: Mapped[str] = mapped_column("target_id", Words(NAME))
-    detail: Mapped[Any] = mapped_column(Json, nullable=True)
-    address: Mapped[str] = mapped_column(Words(64))
-    __table_args__ = (
-        Index("ix_audit_at", "at", "id"),
-        Index("ix_audit_target", "target_kind", "target_id", "at"),
-        _MYSQL,
+        MYSQL,
     )

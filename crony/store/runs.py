@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, func, or_, select, union_all
+from sqlalchemy import Select, delete, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from crony.domain.alert import BAD
@@ -93,24 +93,6 @@ class RunView:
         return None if self.started_at is None or self.ended_at is None else max(0.0, self.ended_at - self.started_at)
 
 
-@dataclass(frozen=True, slots=True)
-class SkipView:
-    """A fire (or `count` fires from `fire_at` to `to_at`) that became no run."""
-
-    run: str
-    job: str
-    job_name: str
-    reason: str
-    detail: str
-    fire_at: float | None
-    to_at: float | None
-    count: int
-    decided_at: float
-    trigger: str
-    chain: str = ""
-    cause: str = ""
-
-
 def list_runs(
     db: Database, wanted: Filter = Filter(), *, limit: int | None = None, cursor: str | None = None
 ) -> Paged[RunView]:
@@ -119,7 +101,7 @@ def list_runs(
     query = _filtered(select(RunRow), wanted)
     if cursor is not None:
         at, ident = cursors.parts("runs", cursor, int, str)
-        query = query.where(_before(RunRow.sort_at, RunRow.id, int(at), str(ident)))
+        query = query.where(cursors.before(RunRow.sort_at, RunRow.id, int(at), str(ident)))
     query = query.order_by(RunRow.sort_at.desc(), RunRow.id.desc()).limit(size + 1)
     rows = db.read(lambda session: session.scalars(query).all())
     last = rows[size - 1] if len(rows) > size else None
@@ -208,45 +190,6 @@ def first_parts(db: Database, runs: Sequence[str], most: int) -> list[RunView]:
     return [_view(row) for row in db.read(lambda session: session.scalars(query).all())]
 
 
-def list_skips(
-    db: Database,
-    *,
-    job: str | None = None,
-    reason: str | None = None,
-    since: float | None = None,
-    until: float | None = None,
-    limit: int | None = None,
-    cursor: str | None = None,
-) -> Paged[SkipView]:
-    """A page of skips, newest first."""
-    size, query = limit_of(limit), select(SkipRow)
-    if job is not None:
-        query = query.where(SkipRow.job_id == job)
-    if reason is not None:
-        query = query.where(SkipRow.reason == reason)
-    if since is not None:
-        query = query.where(SkipRow.decided_at >= since)
-    if until is not None:
-        query = query.where(SkipRow.decided_at < until)
-    if cursor is not None:
-        at, ident = cursors.parts("skips", cursor, int, str)
-        query = query.where(_before(SkipRow.decided_at, SkipRow.run_id, int(at), str(ident)))
-    query = query.order_by(SkipRow.decided_at.desc(), SkipRow.run_id.desc()).limit(size + 1)
-    rows = db.read(lambda session: session.scalars(query).all())
-    last = rows[size - 1] if len(rows) > size else None
-    after = cursors.make("skips", round(last.decided_at * 1000), last.run_id) if last else None
-    return Paged([_skip_view(row) for row in rows[:size]], after)
-
-
-def skips_over(db: Database, job: str, at: float) -> list[SkipView]:
-    """Records of fires that became no run whose range holds this instant, newest first, at most 50."""
-    query = select(SkipRow).where(
-        SkipRow.job_id == job, SkipRow.fire_at <= at, func.coalesce(SkipRow.to_at, SkipRow.fire_at) >= at
-    )
-    query = query.order_by(SkipRow.decided_at.desc(), SkipRow.run_id.desc()).limit(50)
-    return [_skip_view(row) for row in db.read(lambda session: session.scalars(query).all())]
-
-
 def last_runs(db: Database, jobs: Sequence[str], n: int = 1) -> dict[str, list[RunView]]:
     """The last `n` runs of each job, newest first, in one query; jobs without runs are left out."""
     found: dict[str, list[RunView]] = {}
@@ -292,7 +235,7 @@ def series(
 ) -> list[tuple[float, dict[str, int]]]:
     """Counts of ended runs by outcome in steps of `step` seconds: (start, {outcome: number}), every step present."""
     begin, width = round(since * 1000), max(1, round(step * 1000))
-    raw = func.floor((_milliseconds(RunRow.sort_at) - begin) / width)
+    raw = func.floor((cursors.milliseconds(RunRow.sort_at) - begin) / width)
     query = _filtered(
         select(raw, RunRow.outcome, func.count()), Filter(job=job, since=since, until=until, state="ended")
     )
@@ -367,17 +310,6 @@ def _filtered(query: Select[Any], wanted: Filter) -> Select[Any]:
     return query
 
 
-def _before(at: Any, ident: Any, milliseconds: int, last: str) -> Any:
-    instant = milliseconds / 1000
-    return or_(at < instant, and_(at == instant, ident < last))
-
-
-def _milliseconds(column: Any) -> Any:
-    from sqlalchemy import BigInteger, type_coerce
-
-    return type_coerce(column, BigInteger)
-
-
 def reported(db: Database, run: str, attempt: int) -> tuple[str, str, str] | None:
     """Outcome of an ended attempt, hash of its callee's secret, hash of the report that ended it; None: not here."""
     row = db.read(lambda session: session.get(AttemptRow, (run, attempt)))
@@ -410,11 +342,4 @@ def _skipped(row: SkipRow) -> RunView:
         row.run_id, row.job_id, row.job_name, row.generation, row.revision, row.trigger, "ended", "skipped", reason,
         0, None, "", row.fire_at, None, None, row.decided_at, None, None, "", "", chain=row.chain_id or "",
         cause=row.cause_id or "",
-    )  # fmt: skip
-
-
-def _skip_view(row: SkipRow) -> SkipView:
-    return SkipView(
-        row.run_id, row.job_id, row.job_name, row.reason, row.detail, row.fire_at, row.to_at, row.count,
-        row.decided_at, row.trigger, row.chain_id or "", row.cause_id or "",
     )  # fmt: skip

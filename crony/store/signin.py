@@ -13,10 +13,10 @@ from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.errors import Conflict, CronyError, Forbidden, Unavailable, Unknown
 from crony.store import audit, passwords
+from crony.store.account_models import LoginLinkRow, LoginTryRow, UserRow, WebSessionRow
 from crony.store.accounts import Principal, Role, digest, find_user, insert_user, new_user, refused
 from crony.store.bulk import first_wins
 from crony.store.db import Database
-from crony.store.models import LoginLinkRow, LoginTryRow, UserRow, WebSessionRow
 
 IDLE = 12 * 3600.0
 """Seconds without a request after which a session ends."""

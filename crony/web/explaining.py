@@ -10,7 +10,7 @@ from crony.catalog.keeping import Lookup
 from crony.clock import rfc3339
 from crony.domain.hashed import EXAMPLE
 from crony.domain.lint import Advice
-from crony.web import refusals, words
+from crony.web import reasons, refusals, words
 from crony.web.formats import WEEKDAYS
 from crony.web.i18n import translator
 
@@ -40,7 +40,7 @@ def fires(
             "weekday": WEEKDAYS[fire.weekday],
             "relative_seconds": fire.relative_seconds,
             "marks": [
-                {"kind": mark.kind, "words": words.said(mark.words, translator(lang), lang)} for mark in fire.marks
+                {"kind": mark.kind, "words": reasons.said(mark.words, translator(lang), lang)} for mark in fire.marks
             ],
         }
         for fire in found.fires

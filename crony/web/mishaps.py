@@ -1,4 +1,4 @@
-"""What leader and nodes say of fires and runs that did not happen, or not well: more patterns of `words.SAID`."""
+"""What leader and nodes say of fires and runs that did not happen, or not well: more patterns of `reasons.SAID`."""
 
 from __future__ import annotations
 

@@ -21,104 +21,15 @@ from crony.domain.run import WaitReason
 from crony.domain.schedule import Schedule
 from crony.errors import CronyError, Unavailable
 from crony.lifecycle.hold import Switch
-from crony.web import ansi, documents, formats, i18n, refusals, words
+from crony.web import ansi, documents, formats, i18n, reasons, refusals, words
 from crony.web.auth import Identity
-from crony.web.i18n import N_
 from crony.web.problems import headers
 from crony.web.runs import Run
 from crony.web.static_files import static_files
+from crony.web.vocabulary import NOTICES, TITLES, WORDS
 
 if TYPE_CHECKING:
     from crony.web.wiring import Web
-
-WORDS = {
-    "succeeded": N_("succeeded"), "failed": N_("failed"), "timed_out": N_("timed out"), "cancelled": N_("cancelled"),
-    "lost": N_("lost"), "unknown": N_("unknown"), "refused": N_("refused"), "skipped": N_("skipped"),
-    "requested": N_("requested"), "waiting": N_("waiting"), "queued": N_("queued"), "running": N_("running"),
-    "accepted": N_("accepted"), "ended": N_("ended"),
-    "schedule": N_("schedule"), "manual": N_("by hand"), "api": N_("API"), "enqueue": N_("enqueue"),
-    "backfill": N_("backfill"), "chain": N_("another job"),
-    "stopping": N_("stopping"), "done": N_("done"), "given_up": N_("given up"),
-    "cpu": N_("CPU load"), "memory": N_("memory"), "disk": N_("disk"),
-    "ready": N_("ready"), "cordoned": N_("cordoned"), "draining": N_("draining"), "away": N_("away"),
-    "admin": N_("administrator"), "operator": N_("operator"), "viewer": N_("viewer"), "node": N_("node"),
-    "service": N_("service"),
-    "http": N_("HTTP"), "grpc": N_("gRPC"), "shell": N_("Shell"), "python": N_("Python"),
-    "runs": N_("runs"), "celery": N_("Celery"),
-    "overlap": N_("overlap"), "misfire": N_("missed"), "paused": N_("paused"), "error": N_("error"),
-    "deleted": N_("deleted"), "restored": N_("lost with a backup"), "no_node": N_("no node"),
-    "parent": N_("the job before it"),
-    "run_failed": N_("run failed"), "run_held": N_("run on hold"), "job_paused": N_("job paused"),
-    "job_held": N_("job held"), "node_lost": N_("node lost"), "tzdata": N_("time zone data"),
-    "leader_changed": N_("leader changed"), "queue_age": N_("not begun"),
-    "late": N_("late"), "missed": N_("did not run"), "too_long": N_("takes too long"),
-    "recovered": N_("recovered"), "failure_rate": N_("many failures"), "test": N_("test"),
-    "event_failed": N_("failed"), "event_recovered": N_("recovered"), "event_waiting": N_("not begun"),
-    "event_late": N_("late"), "event_missed": N_("did not run"), "event_too_long": N_("takes too long"),
-    "event_node_lost": N_("node lost"), "event_leader_changed": N_("leader changed"),
-    "event_platform": N_("platform"), "event_failure_rate": N_("many failures"),
-    "told_sent": N_("sent"), "told_given_up": N_("not sent"),
-    "not_kept": N_("not kept"), "unreadable": N_("unreadable"),
-    "create": N_("created"), "update": N_("edited"), "delete": N_("deleted"),
-    "pause": N_("paused"), "resume": N_("resumed"),
-    "wait_ended": N_("Their attempt ended"), "wait_delay": N_("Asked for later"),
-    "wait_overlap": N_("Another run of the job is under way"), "wait_no_node": N_("No node fits"),
-    "wait_reroute": N_("On the way to another node"), "wait_hold": N_("On hold: a person decides"),
-    "rollback": N_("restored"), "calendar": N_("calendar changed"),
-    "overlap_skip": N_("skip the new one"), "overlap_allow": N_("run both"),
-    "overlap_cancel_previous": N_("stop the last one"),
-    "overlap_queue_one": N_("let one wait"), "overlap_queue_all": N_("let all wait"),
-    "misfire_fire_once": N_("run once for the latest"), "misfire_fire_all": N_("run all of them"),
-    "misfire_skip": N_("skip them"), "backoff_exponential": N_("longer each time"),
-    "backoff_fixed": N_("always the same"),
-}  # fmt: skip
-"""Stored words and what people read; each is translated."""
-
-NOTICES = {
-    "created": N_("The job is saved and published."),
-    "saved": N_("The change is saved and published."),
-    "paused": N_("The job is paused: it fires no more until it is resumed."),
-    "resumed": N_("The job is on; it fires from now on."),
-    "deleted": N_("The job is deleted. Its history stays until the retention rule removes it."),
-    "cancelling": N_("The run was asked to stop."),
-    "released": N_("The run goes on with its next attempt."),
-    "backfill": N_("The backfill begins."),
-    "backfill-stopped": N_("The backfill was asked to stop."),
-    "stopped": N_("Nothing is handed out any more; what runs goes on."),
-    "going": N_("Work is handed out again."),
-    "service": N_("The instance is taken off."),
-    "node": N_("The node's settings are saved; the leader follows at once."),
-    "calendar": N_("The calendar is saved; the jobs that keep to it follow."),
-    "calendar-waits": N_("The calendar is saved; some jobs follow when etcd is back."),
-    "calendar-deleted": N_("The calendar is deleted."),
-    "pool": N_("The pool is saved; leaders keep to it from now on."),
-    "pool-waits": N_("The pool is saved; leaders keep to it when etcd is back."),
-    "pool-deleted": N_("The pool is deleted."),
-    "secret": N_("The secret is saved; jobs have it from their next attempt on."),
-    "secret-waits": N_("The secret is saved; nodes have it when etcd is back."),
-    "secret-deleted": N_("The secret is deleted."),
-    "secret-rotated": N_("All secrets are encrypted with the newest key."),
-    "secret-not-rotated": N_("Some secrets could not be encrypted with the newest key: their own key is not here."),
-    "channel": N_("The channel is saved."),
-    "channel-waits": N_("The channel is saved; the centre has it when etcd is back."),
-    "channel-deleted": N_("The channel is deleted."),
-    "rule": N_("The rule is saved; it decides from now on."),
-    "rule-waits": N_("The rule is saved; the centre goes by it when etcd is back."),
-    "rule-deleted": N_("The rule is deleted."),
-    "revoked": N_("The token is revoked."),
-    "password": N_("The password is changed. Please sign in again."),
-    "signed-out": N_("You are signed out."),
-}
-"""What a redirect may announce: `?done=<key>`; free text from a URL is never shown."""
-
-TITLES = {
-    400: N_("The request cannot be read"), 401: N_("Please sign in"), 403: N_("Not allowed"), 404: N_("Not found"),
-    405: N_("Not possible here"), 409: N_("Changed meanwhile"), 412: N_("Changed meanwhile"),
-    413: N_("Too large"), 415: N_("The request cannot be read"), 422: N_("Not accepted"),
-    429: N_("Too many tries"), 502: N_("Not taken by the other side"),
-    503: N_("Something Crony needs is away"), 500: N_("Something went wrong"),
-}  # fmt: skip
-
 
 @lru_cache(1)
 def environment() -> Environment:
@@ -332,7 +243,7 @@ def _in_words(context: Context, schedule: Schedule) -> str:
 @pass_context
 def _said(context: Context, text: str) -> str:
     """A reason from a node or the leader: made safe, in the reader's language."""
-    return words.said(ansi.plain(text), i18n.translator(context["lang"]), context["lang"])
+    return reasons.said(ansi.plain(text), i18n.translator(context["lang"]), context["lang"])
 
 
 @pass_context
@@ -358,7 +269,7 @@ def _wait_words(context: Context, run: Run) -> str:
     _ = i18n.translator(context["lang"])
     reason = run.reason.split(":")[0]
     if reason == WaitReason.NO_NODE:
-        detail = words.said(run.grounds.why, _, context["lang"])
+        detail = reasons.said(run.grounds.why, _, context["lang"])
         return _("No node fits now: it starts as soon as one does.") + (f" ({detail})" if detail else "")
     if reason == WaitReason.OVERLAP:
         return _("Another run of the job is under way: its turn comes when that has ended.")

@@ -8,95 +8,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any
-from zoneinfo import ZoneInfo
+from dataclasses import replace
 
 from crony.catalog.keeping import due_schedules, names_of
 from crony.catalog.views import JobView, VersionView
-from crony.clock import SYSTEM, rfc3339
+from crony.clock import SYSTEM
 from crony.domain import ids
 from crony.domain.calendar import date_of
 from crony.domain.fires import last_fire, next_fire
 from crony.domain.livejob import LiveJob
-from crony.domain.outcome import Kind, Outcome
+from crony.domain.outcome import Kind
 from crony.domain.record import UnknownRecord
 from crony.domain.run import Done, State, Trigger, WaitReason
 from crony.domain.schedule import Schedule
 from crony.domain.signing import peek
 from crony.errors import NotFound
 from crony.store import runs as archive
-from crony.store.runs import Filter, SkipView
-from crony.web import chains, formats, jobs, runs, shapes, standstill, words
-from crony.web.filled import Filled, filled
-from crony.web.i18n import N_, translator
-from crony.web.rendering import WORDS, waiting_for
+from crony.store.runs import Filter
+from crony.store.skips import SkipView, skip_of, skips_over
+from crony.web import chains, jobs, runs, standstill
+from crony.web.answer import Answer
+from crony.web.filled import filled
+from crony.web.i18n import N_
 from crony.web.runs import Run
 from crony.web.sentences import At, Reason, Word
 from crony.web.wiring import Web
 
 FARTHEST = 400 * 86400
 """Seconds before the instant within which the fire before it is looked for."""
-NAMED = 5
-"""Most backfills that a sentence names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the records say about one instant of a job."""
-
-    job: JobView
-    at: int
-    verdict: str
-    """ran, running, waiting, skipped, did_not_exist, deleted, paused, manual_only, unreadable, not_due, not_yet,
-    undecided, held, not_kept or no_record."""
-    said: tuple[tuple[str, dict[str, object]], ...]
-    """Sentences, as templates with their values."""
-    run: Run | None = None
-    skip: SkipView | None = None
-    revision: int | None = None
-    """The revision in force then."""
-    before: int | None = None
-    after: int | None = None
-    """The nearest fires by that revision, when it was not due."""
-    waits: Run | None = field(default=None, repr=False)
-    """A waiting run whose reason is still to be said."""
-    filled: tuple[Filled, ...] = ()
-    """Runs of backfills for that instant, which are no fires."""
-
-    def sentence(self, language: str, zone: str) -> str:
-        """The answer for people, times in `zone`."""
-        _ = translator(language)
-
-        def shown(value: object) -> object:
-            match value:
-                case At():
-                    return formats.absolute(value, zone)
-                case Word():
-                    return _(WORDS[value]) if value in WORDS else str(value)
-                case Reason():
-                    return words.said(value, _, language).rstrip(".。")
-            return value
-
-        parts = [_(text, **{name: shown(value) for name, value in values.items()}) for text, values in self.said]
-        if self.waits is not None:
-            parts.append(waiting_for(self.waits, language, SYSTEM.wall()))
-        parts += [_(text, **{name: shown(value) for name, value in values.items()}) for text, values in self._filled()]
-        return ("" if language == "zh" else " ").join(parts)
-
-    def _filled(self) -> Iterator[tuple[str, dict[str, object]]]:
-        for each in self.filled[:NAMED]:
-            values: dict[str, object] = {"backfill": each.backfill}
-            if each.run is None:
-                yield N_("Backfill %(backfill)s has that instant still before it."), values
-                continue
-            values["run"] = each.run.id
-            if each.run.state == State.ENDED:
-                values["outcome"] = Word(each.run.outcome)
-                yield N_("Backfill %(backfill)s ran it: run %(run)s ended as %(outcome)s."), values
-            else:
-                yield N_("Backfill %(backfill)s has made run %(run)s of it, which has not ended."), values
 
 
 def why(web: Web, ref: str, at: float) -> Answer:
@@ -200,22 +139,15 @@ def _followed(web: Web, view: JobView, at: int) -> Answer | None:
 
 def _skip(web: Web, job: str, at: int) -> SkipView | None:
     """The record, archived or not yet, that speaks of this second; of several the one about the fewest fires."""
-    found = archive.skips_over(web.db, job, at)
+    found = skips_over(web.db, job, at)
     for outcomes in web.live.outcomes().values():
-        found += [_skip_of(each) for each in outcomes if each.kind == Kind.SKIPPED and each.job == job]
+        found += [skip_of(each) for each in outcomes if each.kind == Kind.SKIPPED and each.job == job]
     over = [
         skip
         for skip in found
         if skip.fire_at is not None and skip.fire_at <= at <= (skip.to_at if skip.to_at is not None else skip.fire_at)
     ]
     return min(over, key=lambda skip: skip.count, default=None)
-
-
-def _skip_of(outcome: Outcome) -> SkipView:
-    return SkipView(
-        outcome.run, outcome.job, outcome.name, outcome.reason, outcome.detail, outcome.fire_at, outcome.to_at,
-        outcome.count, outcome.ended_at, outcome.trigger, outcome.chain, outcome.cause,
-    )  # fmt: skip
 
 
 def _of_skip(view: JobView, at: int, skip: SkipView, save: VersionView) -> Answer:
@@ -416,33 +348,3 @@ def _done(web: Web, job: str) -> Done | None:
         return Done.read(found.value) if found is not None else None
     except UnknownRecord:
         return None
-
-
-def instant(text: str, zone: str) -> float | None:
-    """Epoch seconds of what a person wrote: RFC 3339, or a date and time without an offset, meant in `zone`."""
-    try:
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(zone))).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def body(answer: Answer, language: str) -> dict[str, Any]:
-    """The answer as the API gives it."""
-    job = jobs.parsed(answer.job.document)
-    zone = job.schedules[0].timezone if job and job.schedules else "UTC"
-    return {
-        "job": answer.job.id,
-        "job_name": answer.job.name,
-        "at": rfc3339(answer.at),
-        "verdict": answer.verdict,
-        "sentence": answer.sentence(language, zone),
-        "run": shapes.run(answer.run) if answer.run else None,
-        "skip": shapes.skip(answer.skip) if answer.skip else None,
-        "backfills": [
-            {"id": each.backfill, "run": shapes.run(each.run) if each.run else None} for each in answer.filled
-        ],
-        "revision": answer.revision,
-        "fire_before": rfc3339(answer.before),
-        "fire_after": rfc3339(answer.after),
-    }

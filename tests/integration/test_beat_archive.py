@@ -21,8 +21,9 @@ from crony.lifecycle.centres import look
 from crony.lifecycle.enqueue import submit
 from crony.lifecycle.settle import Position
 from crony.store import archive as store
+from crony.store.account_models import WebSessionRow
 from crony.store.db import Database
-from crony.store.models import RunRow, WebSessionRow
+from crony.store.models import RunRow
 from tests.helpers.beat import ACTION, Stage, stage
 from tests.helpers.etcd import EtcdServer
 from tests.helpers.wait import until

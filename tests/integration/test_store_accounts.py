@@ -12,9 +12,9 @@ from sqlalchemy import text, update
 
 from crony.errors import Conflict, Forbidden, Invalid, NotFound
 from crony.store import accounts, audit, passwords, signin
+from crony.store.account_models import LoginTryRow, TokenRow, UserRow, WebSessionRow
 from crony.store.accounts import Role
 from crony.store.db import Database
-from crony.store.models import LoginTryRow, TokenRow, UserRow, WebSessionRow
 
 pytest_plugins = ["tests.helpers.database_fixtures"]
 

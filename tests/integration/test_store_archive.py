@@ -13,7 +13,7 @@ from sqlalchemy import text
 from crony.domain.node import NodeFacts
 from crony.domain.outcome import Outcome
 from crony.errors import Unavailable, Unknown
-from crony.store import archive, runs
+from crony.store import archive, runs, skips
 from crony.store.db import Database
 from tests.helpers.databases import JOB, outcome
 from tests.helpers.mariadb import MariaServer
@@ -99,7 +99,7 @@ def test_skips_are_kept_apart(db: Database) -> None:
     skip = outcome(60, 0, "skipped", reason="misfire", detail="decided 2 h late", to_at=6000, count=100)
     archive.write(db, [skip, skip, outcome(61)])
     assert [run.id for run in runs.list_runs(db).items] == [outcome(61).run]
-    (found,) = runs.list_skips(db, job=JOB).items
+    (found,) = skips.list_skips(db, job=JOB).items
     assert (found.reason, found.fire_at, found.to_at, found.count) == ("misfire", 60.0, 6000.0, 100)
     assert runs.get(db, skip.run).outcome == "skipped"
 

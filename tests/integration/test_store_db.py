@@ -15,9 +15,10 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from crony.errors import Halted, Invalid, Unavailable, Unknown
-from crony.store import archive, objects, runs, upgrade
+from crony.store import archive, objects, runs, skips, upgrade
+from crony.store.account_models import AuditRow
 from crony.store.db import Database
-from crony.store.models import AuditRow, Base, NodeRow, ObjectRow, ObjectVersionRow
+from crony.store.models import Base, NodeRow, ObjectRow, ObjectVersionRow
 from tests.helpers.databases import outcome, shared_maria
 from tests.helpers.mariadb import MariaServer
 from tests.helpers.proxy import Proxy
@@ -229,7 +230,7 @@ def test_a_lost_commit_answer_is_harmless_to_the_archive() -> None:
         assert proxy.lost == 1
     sure = Database(plain)
     assert [run.id for run in runs.list_runs(sure).items] == [outcome(1).run]
-    assert len(runs.list_skips(sure).items) == 1
+    assert len(skips.list_skips(sure).items) == 1
 
 
 def test_a_lost_commit_without_time_for_another_try_is_unknown() -> None:

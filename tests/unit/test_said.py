@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from crony.web import words
+from crony.web import reasons
 from crony.web.i18n import translator
 
 REASONS = (
@@ -88,8 +88,8 @@ OURS = {
 
 @pytest.mark.parametrize("text", REASONS)
 def test_a_reason_is_said_in_both_languages(text: str) -> None:
-    assert words.said(text, translator("en"), "en") == text
-    chinese = words.said(text, translator("zh"), "zh")
+    assert reasons.said(text, translator("en"), "en") == text
+    chinese = reasons.said(text, translator("zh"), "zh")
     assert chinese != text and re.search("[\u4e00-\u9fff]", chinese)
     left = re.findall(OURS["ascii"], re.sub(OURS["kept"], "", chinese))
     assert not left, f"half of each: {chinese}"

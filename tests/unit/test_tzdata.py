@@ -16,7 +16,7 @@ from crony.domain.livejob import LiveJob
 from crony.domain.run import Done
 from crony.domain.schedule import parse_schedule, parse_schedules
 from crony.domain.zones import NoZone, zone
-from crony.web import words
+from crony.web import reasons
 from crony.web.i18n import translator
 from tests.helpers.zone_files import TOWN, ZoneFiles, zone_files
 
@@ -82,7 +82,7 @@ def test_a_zone_that_is_gone_says_what_to_do_and_may_come_back(files: ZoneFiles)
         parse_schedule(document)
     said = caught.value.what_to_do
     assert "(2002b" in said and "install other data there, or save the job with another zone" in said
-    chinese = words.said(said, translator("zh"), "zh")
+    chinese = reasons.said(said, translator("zh"), "zh")
     assert TOWN in chinese and "是否想写 Crony/Tower？" in chinese
     files.install("2003c", Town="Asia/Tokyo")
     zones.refresh()

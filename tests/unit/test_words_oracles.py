@@ -21,7 +21,7 @@ from crony.domain.explain import marks
 from crony.domain.fires import fires_between
 from crony.domain.schedule import Schedule, parse_schedule
 from crony.errors import Invalid
-from crony.web import words
+from crony.web import reasons, words
 from crony.web.i18n import translator
 from tests.helpers import spoken
 from tests.helpers.odd_days import draw
@@ -177,7 +177,7 @@ def test_every_mark_has_its_chinese_words() -> None:
             for fire in fires_between([schedule], before, change.instant + 7200, 9):
                 for mark in marks([schedule], before, fire):
                     seen.add(mark.kind)
-                    assert_chinese(words.said(mark.words, translator("zh"), "zh"), mark.words)
+                    assert_chinese(reasons.said(mark.words, translator("zh"), "zh"), mark.words)
                 before = fire
     assert seen == {"clocks", "shifted", "first", "second", "skipped"}
 

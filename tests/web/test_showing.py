@@ -10,7 +10,7 @@ import pytest
 
 import crony.web
 from crony.domain.schedule import parse_schedule
-from crony.web import ansi, formats, svg, words
+from crony.web import ansi, formats, reasons, svg, words
 from crony.web.guard import routing_path
 from crony.web.i18n import translator
 from crony.web.pages.common import local_path, without_done
@@ -97,8 +97,8 @@ def test_schedules_are_said_in_both_languages(
     ],
 )
 def test_reasons_are_said_in_chinese_or_left_whole(english: str, chinese: str) -> None:
-    assert words.said(english, ZH, "zh") == chinese
-    assert words.said(english, translator("en"), "en") == english
+    assert reasons.said(english, ZH, "zh") == chinese
+    assert reasons.said(english, translator("en"), "en") == english
 
 
 def test_a_sentence_nobody_translated_stays_english() -> None:

@@ -25,7 +25,7 @@ from crony.lifecycle import backfill as backfills
 from crony.lifecycle import hold
 from crony.store import archive
 from crony.store.models import JobVersionRow
-from crony.web import why
+from crony.web import formats
 from crony.web.wiring import Web
 from tests.web.conftest import Api, Browser, document, text_of
 
@@ -222,8 +222,8 @@ def test_what_is_asked_must_be_an_instant(api: Api, api_as: Callable[[str], Api]
     zh = {"accept-language": "zh-CN,zh;q=0.9"}
     found = api_as("viewer")("GET", f"jobs/{view.id}/why?at=2020-01-01T00:00:00Z", headers=zh).json()
     assert "当时还没有这个作业" in found["sentence"]
-    assert why.instant("2026-11-22 09:00", "Asia/Shanghai") == why.instant("2026-11-22T01:00:00Z", "UTC")
-    assert why.instant("9999-99-99", "UTC") is None
+    assert formats.instant("2026-11-22 09:00", "Asia/Shanghai") == formats.instant("2026-11-22T01:00:00Z", "UTC")
+    assert formats.instant("9999-99-99", "UTC") is None
 
 
 def test_a_job_with_a_jitter_is_due_at_its_own_second(web: Web, api: Api) -> None:

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from crony.store import account_models  # noqa: F401  (its tables, too)
 from crony.store.models import Base
 
 context.configure(

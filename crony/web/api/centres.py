@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crony.domain.shards import MOST
 from crony.lifecycle.shards import reshard
-from crony.web import shapes
+from crony.web import platform_shapes
 from crony.web.api.jobs import TheWeb, Who
 from crony.web.auth import ADMIN, VIEWER, address_of
 from crony.web.forms import body_schema, json_model
@@ -33,7 +33,7 @@ def centres(web: TheWeb) -> dict[str, Any]:
     Of one that leads also for what it `holds` dispatch now (`clock`, `room`), and the jobs whose documents it does not
     act on, with why (`untrusted`).
     """
-    return shapes.centres(web.live.centres())
+    return platform_shapes.centres(web.live.centres())
 
 
 @router.put("/shards", dependencies=[Depends(ADMIN)], openapi_extra=body_schema(Count))
@@ -44,4 +44,4 @@ def change(
     reshard(web.client, web.keys, body.count, by=who.actor)
     web.live.forget()
     note(web, who, "shards.set", "shards", "shards", {"count": body.count}, address_of(request))
-    return shapes.centres(web.live.centres())
+    return platform_shapes.centres(web.live.centres())

@@ -15,7 +15,7 @@ from crony.domain.job import parse, parse_pause
 from crony.domain.lint import advise
 from crony.domain.run import Trigger
 from crony.errors import Invalid, NotFound
-from crony.web import explaining, jobs, shapes, why
+from crony.web import answer, explaining, jobs, shapes, why
 from crony.web.api.query import Cursor, IdempotencyKey, IfMatch, Limit, MaybeIfMatch, Ref, etag, instant, one_key
 from crony.web.auth import ADMIN, OPERATOR, VIEWER, Identity, address_of
 from crony.web.forms import body_schema, json_model, json_object
@@ -172,7 +172,7 @@ def why_not(
     """Why the job did, or did not, run at an instant, from records only; `sentence` in the reader's language."""
     moment = instant(at, "at")
     assert moment is not None
-    return why.body(why.why(web, ref, moment), language(request))
+    return answer.body(why.why(web, ref, moment), language(request))
 
 
 @router.get("/jobs/{ref}/versions", dependencies=[Depends(VIEWER)])

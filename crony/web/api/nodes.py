@@ -13,7 +13,7 @@ from crony.domain.node import LABEL, MOST_LABELS, VALUE, NodeControl
 from crony.domain.run import State
 from crony.errors import Conflict, Invalid, NotFound
 from crony.etcd.txn import Txn, mod
-from crony.web import shapes
+from crony.web import platform_shapes
 from crony.web.api.jobs import TheWeb, Who
 from crony.web.auth import OPERATOR, VIEWER, Identity, address_of
 from crony.web.forms import body_schema, json_model
@@ -41,7 +41,7 @@ class NodeChange(BaseModel):
 @router.get("/nodes", dependencies=[Depends(VIEWER)])
 def nodes(web: TheWeb) -> dict[str, Any]:
     """Nodes with a session, and those that people set something for."""
-    return {"items": [shapes.node(node) for node in web.live.nodes().values()], "next_cursor": None}
+    return {"items": [platform_shapes.node(node) for node in web.live.nodes().values()], "next_cursor": None}
 
 
 @router.get("/nodes/{node}", dependencies=[Depends(VIEWER)])
@@ -52,7 +52,7 @@ def one(web: TheWeb, node: str) -> dict[str, Any]:
     if found is None:
         raise NotFound(f"There is no node {name[:100]}")
     held = [run for run in web.live.runs() if run.node == name and run.state is State.RUNNING]
-    return shapes.node(found) | {
+    return platform_shapes.node(found) | {
         "holds": [
             {
                 "id": run.run,
@@ -68,7 +68,7 @@ def one(web: TheWeb, node: str) -> dict[str, Any]:
 @router.get("/queues", dependencies=[Depends(VIEWER)])
 def queues(web: TheWeb) -> dict[str, Any]:
     """Queues with what waits and what is claimed."""
-    return {"items": [shapes.queue(queue) for queue in web.live.queues()], "next_cursor": None}
+    return {"items": [platform_shapes.queue(queue) for queue in web.live.queues()], "next_cursor": None}
 
 
 @router.patch("/nodes/{node}", dependencies=[Depends(OPERATOR)], openapi_extra=body_schema(NodeChange))
@@ -76,7 +76,8 @@ def change(
     web: TheWeb, who: Who, request: Request, node: str, body: Annotated[NodeChange, Depends(json_model(NodeChange))]
 ) -> dict[str, Any]:
     """Set weight, cordon, drain or labels."""
-    return shapes.node(set_node(web, who, unquote(node), body.model_dump(exclude_unset=True), address_of(request)))
+    found = set_node(web, who, unquote(node), body.model_dump(exclude_unset=True), address_of(request))
+    return platform_shapes.node(found)
 
 
 def set_node(web: Web, who: Identity, name: str, changes: dict[str, Any], address: str) -> Node:

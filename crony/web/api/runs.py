@@ -15,7 +15,8 @@ from crony.errors import Conflict, Invalid, NotFound
 from crony.lifecycle import enqueue
 from crony.store import output
 from crony.store import runs as archive
-from crony.web import parts, printed, runs, shapes
+from crony.store.skips import list_skips
+from crony.web import parts, platform_shapes, printed, runs, shapes
 from crony.web.api.jobs import TheWeb, Who
 from crony.web.api.query import Cursor, Limit, instant
 from crony.web.auth import OPERATOR, VIEWER, address_of
@@ -73,7 +74,7 @@ def skips(
     web: TheWeb, job: Text = None, since: Text = None, until: Text = None, limit: Limit = None, cursor: Cursor = None
 ) -> dict[str, Any]:
     """Fires that became no run, with their reasons."""
-    page = archive.list_skips(
+    page = list_skips(
         web.db, job=job_id(web, job), since=instant(since, "since"), until=instant(until, "until"),
         limit=limit, cursor=cursor,
     )  # fmt: skip
@@ -97,7 +98,7 @@ def stats(web: TheWeb, hours: Annotated[int, Query(ge=1, le=24 * 31)] = 24) -> d
         "outcomes": archive.counts(web.db, since=now - hours * 3600),
         "live": alive,
         "nodes": nodes,
-        "leader": shapes.leading(web.live.centres().leaders.get(0)),
+        "leader": platform_shapes.leading(web.live.centres().leaders.get(0)),
         "shards_vacant": web.live.centres().vacant,
     }
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from crony.store import accounts, audit
-from crony.web import shapes
+from crony.web import platform_shapes
 from crony.web.api.jobs import TheWeb, Who
 from crony.web.api.query import Cursor, Limit
 from crony.web.auth import ADMIN, ANYBODY
@@ -37,7 +37,7 @@ def me(who: Who) -> dict[str, Any]:
 @router.get("/tokens", dependencies=[Depends(ADMIN)])
 def tokens(web: TheWeb) -> dict[str, Any]:
     """Every token, without secrets."""
-    return {"items": [shapes.token(token) for token in accounts.tokens(web.db)], "next_cursor": None}
+    return {"items": [platform_shapes.token(token) for token in accounts.tokens(web.db)], "next_cursor": None}
 
 
 @router.post("/tokens", status_code=201, dependencies=[Depends(ADMIN)], openapi_extra=body_schema(NewToken))
@@ -45,7 +45,7 @@ def create(web: TheWeb, who: Who, body: Annotated[NewToken, Depends(json_model(N
     """Make a token; `secret` is in this answer and nowhere else."""
     lasts = None if body.days is None else body.days * 86400.0
     secret, view = accounts.create_token(web.db, body.name, body.scope, actor=who.actor, lasts=lasts)
-    return {**shapes.token(view), "secret": secret}
+    return {**platform_shapes.token(view), "secret": secret}
 
 
 @router.delete("/tokens/{token}", status_code=204, dependencies=[Depends(ADMIN)])
@@ -58,4 +58,4 @@ def revoke(web: TheWeb, who: Who, token: str) -> None:
 def entries(web: TheWeb, limit: Limit = None, cursor: Cursor = None) -> dict[str, Any]:
     """Who did what, newest first."""
     page = audit.list_entries(web.db, limit=limit, cursor=cursor)
-    return {"items": [shapes.entry(item) for item in page.items], "next_cursor": page.next_cursor}
+    return {"items": [platform_shapes.entry(item) for item in page.items], "next_cursor": page.next_cursor}

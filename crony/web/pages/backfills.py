@@ -13,7 +13,7 @@ from crony.domain import ids
 from crony.domain.backfill import Backfill
 from crony.errors import Invalid, Unavailable
 from crony.lifecycle import backfill as backfills
-from crony.web import backfilling, formats, why
+from crony.web import backfilling, formats
 from crony.web.auth import OPERATOR, Identity, address_of
 from crony.web.backfilling import BackfillOptions
 from crony.web.forms import only
@@ -84,7 +84,7 @@ def _plan(
     """The backfill that the fields mean; times without an offset are meant in `zone`."""
     moments = {}
     for name, told in (("start", "from"), ("end", "to")):
-        moment = why.instant(values.get(name, ""), zone)
+        moment = formats.instant(values.get(name, ""), zone)
         if moment is None:
             raise Invalid(told, "is not a time", hint="write it as 2026-12-01 09:00:00")
         moments[told] = str(rfc3339(moment))

@@ -14,8 +14,9 @@ from crony.web.chains import chain_of
 from crony.web.graph import Box, drawing
 from crony.web.i18n import translator
 from crony.web.pages.common import TheWeb
-from crony.web.rendering import WORDS, language
+from crony.web.rendering import language
 from crony.web.runs import Run
+from crony.web.vocabulary import WORDS
 from crony.web.wiring import Web
 
 router = APIRouter()

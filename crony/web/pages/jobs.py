@@ -14,10 +14,10 @@ from crony.catalog.chains import around
 from crony.catalog.views import SavedNotLive
 from crony.domain.run import Trigger
 from crony.errors import Conflict, Invalid, NotFound, Unavailable
-from crony.store import runs as archive
 from crony.store.cursor import Paged
 from crony.store.runs import Filter
-from crony.web import jobs, why
+from crony.store.skips import list_skips
+from crony.web import formats, jobs, why
 from crony.web.auth import ADMIN, OPERATOR, VIEWER, address_of
 from crony.web.formats import duration
 from crony.web.forms import only
@@ -27,10 +27,11 @@ from crony.web.pages import backfills
 from crony.web.pages.chains import job_graph
 from crony.web.pages.common import Form, TheWeb, Who, go, local_path, without_done
 from crony.web.parts import shown
-from crony.web.rendering import WORDS, language
+from crony.web.rendering import language
 from crony.web.runs import list_runs
 from crony.web.svg import Bar, sparkline
 from crony.web.triggering import RunOptions, run_job
+from crony.web.vocabulary import WORDS
 
 router = APIRouter()
 
@@ -101,8 +102,8 @@ def one(
             values["fires"] = views.preview(view.document, 10, job=view.id, lookup=lookup, standing=standing)
         values["around"] = around(web.db, view.id)
         values["graph"] = job_graph(web, request, values["around"], view.id)
-        values["skips"] = archive.list_skips(web.db, job=view.id, limit=5).items
-        moment = why.instant(at, infos[0].zone) if at else None
+        values["skips"] = list_skips(web.db, job=view.id, limit=5).items
+        moment = formats.instant(at, infos[0].zone) if at else None
         values["answer"] = why.why(web, view.id, moment) if moment is not None else None
     if tab in ("overview", "runs"):
         size = 10 if tab == "overview" else 50
