@@ -108,7 +108,7 @@ def _execute(process: Process, held: Held, task_id: str, sealed: str) -> None:
     except Elsewhere as elsewhere:
         give_back(process, held, sealed, str(elsewhere))
         return
-    with INTERRUPTER.attempt():
+    with INTERRUPTER.attempt() if INTERRUPTER.can_stop else contextlib.nullcontext():
         _Execution(process, held, sealed, envelope).go()
 
 

@@ -25,6 +25,8 @@ class RunRequest(Request):  # type: ignore[misc]
     def __init__(self, message: Any, **kwargs: Any) -> None:
         """As of Celery."""
         super().__init__(message, **kwargs)
+        # It is read by now: the pool need not do it again, nor be sent the same twice.
+        self._body, self._content_type, self._content_encoding = self._payload, None, None
         OPEN[id(self)] = self
 
     def acknowledge(self) -> None:

@@ -75,8 +75,11 @@ class _Call:
         deadline = attempt.process.alarms.after(attempt.left, lambda: self._stop(Kind.TIMED_OUT))
         try:
             attempt.on_cancel(lambda: self._stop(Kind.CANCELLED))
-            with captured(attempt.output), _last_resort(attempt.left + STUBBORN + LOCKED):
-                return self._judge()
+            with captured(attempt.output):
+                if not in_pool_process():
+                    return self._judge()
+                with _last_resort(attempt.left + STUBBORN + LOCKED):
+                    return self._judge()
         finally:
             self._over = True
             deadline.cancel()
@@ -158,9 +161,6 @@ def _last_resort(seconds: float) -> Iterator[None]:
 
     The fault handler's thread needs no lock: it says where the function is and ends the process of the pool.
     """
-    if not in_pool_process():
-        yield
-        return
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)
     try:
         yield
