@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -98,10 +99,10 @@ class Wire:
                 read = _read(response, limit, began + timeout)
                 answer = Answer(response.status_code, response.headers, read)
         except (requests.ConnectTimeout, requests.exceptions.SSLError) as error:
-            raise Unavailable(f"Crony cannot be reached: {_cause(error)}") from None
+            raise Unavailable(f"Crony cannot be reached at {_place(url)}: {_cause(error)}") from None
         except requests.ConnectionError as error:
             never = "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
-            raise Unavailable(f"Crony cannot be reached: {_cause(error)}", sent=not never) from None
+            raise Unavailable(f"Crony cannot be reached at {_place(url)}: {_cause(error)}", sent=not never) from None
         except requests.Timeout:
             raise Unavailable(f"Crony did not answer within {timeout:g} s", sent=True) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader) as error:
@@ -162,6 +163,12 @@ def _read(response: requests.Response, limit: int, until: float) -> bytes:
         if len(content) > limit or time.monotonic() > until:
             raise requests.exceptions.ContentDecodingError("it is too long, or takes too long")
     return bytes(content)
+
+
+def _place(url: str) -> str:
+    """Which server that is, without path, account or query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _cause(error: BaseException) -> str:
