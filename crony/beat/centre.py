@@ -285,9 +285,7 @@ class Centre:
                 self._look_at = self.clock.monotonic() + LOOK
                 self._watermark.look(self.client, timeout=1.0)
             off = self._clock_is_right()
-            self._presence.tell(
-                able=self._able, why=self._why, skew=off, untrusted=self._untrusted, figures=self._told
-            )
+            self._presence.tell(able=self._able, why=self._why, skew=off, untrusted=self._untrusted, figures=self._told)
         except Halted:
             raise
         except CronyError as error:

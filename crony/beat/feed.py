@@ -25,7 +25,9 @@ from crony.etcd.watch import Event, Watcher
 GATHER = 0.05
 """Seconds that a listing waits for others who are elected in the same moment."""
 PAGE = 4000
-"""Pairs of one page of a listing. For each page etcd walks over all keys of the range that follow it."""
+"""Pairs of one page of a listing."""
+PATIENCE = 30.0
+"""Seconds for one page: nothing waits for a listing, and the first page of a million keys may take etcd some."""
 PROGRESS = 1.0
 """Seconds after which a leader hears how far a stream is, though nothing in it concerned it."""
 
@@ -175,7 +177,7 @@ class Feed:
             revision = self._client.range(self._keys.control).revision
             with _no_collecting():  # a million new objects, none of which is garbage
                 for start, end in listed(self._keys):
-                    for page in ahead(self._client.pages(start, end, limit=PAGE, pinned=False)):
+                    for page in ahead(self._client.pages(start, end, limit=PAGE, pinned=False, timeout=PATIENCE)):
                         for listener, pairs in self._shared(listeners, page.kvs):
                             listener.begin(pairs)
             for each in together:

@@ -16,6 +16,7 @@ from crony.etcd import proto
 from crony.etcd.errors import BadRequest, Compacted, EtcdUnavailable, LeaseGone
 from crony.etcd.h2 import NoGrpc
 from crony.etcd.keys import prefix_end
+from crony.etcd.paging import paged
 from crony.etcd.txn import Txn, self_test
 from crony.etcd.txn_result import TxnResult, message_result, result
 from crony.etcd.upkeep import Upkeep
@@ -89,27 +90,31 @@ class Client(Upkeep):
         keys_only: bool = False,
         limit: int = _PAGE,
         pinned: bool = True,
+        timeout: float | None = None,
     ) -> Iterator[Page]:
         """As `list_range`, page by page, all of one revision, which each of them bears. Raises `Compacted` too.
 
         `limit`: most pairs of a page. Not `pinned`: each page as it is when it is read, which no compaction overtakes;
-        for whoever follows a watch from before the first one.
+        for whoever follows a watch from before the first one. `timeout`: of each page. Nobody should go by `count` and
+        `more` of a page: they tell of the stretch that was asked for (`paging`).
         """
-        at, key = revision, start
-        while True:
-            try:
-                part = self.range(key, end, limit=limit, revision=at, keys_only=keys_only)
-            except BadRequest as error:
-                if "larger than max" not in error.what or limit == 1:
-                    raise
-                limit = max(1, limit // 8)
-                continue
-            if pinned:
-                at = at or part.revision
-            yield Page(part.kvs, at or part.revision, part.count, part.more)
-            if not part.more or not part.kvs:
-                return
-            key = part.kvs[-1].key + "\0"
+        at, most = revision, limit
+
+        def read(key: str, stop: str | None) -> Page:
+            nonlocal at, most
+            while True:
+                try:
+                    part = self.range(key, stop, limit=most, revision=at, keys_only=keys_only, timeout=timeout)
+                except BadRequest as error:
+                    if "larger than max" not in error.what or most == 1:
+                        raise
+                    most = max(1, most // 8)
+                    continue
+                if pinned:
+                    at = at or part.revision
+                return Page(part.kvs, at or part.revision, part.count, part.more)
+
+        return paged(read, start, end, limit)
 
     def count(self, prefix: str) -> int:
         """How many keys lie under `prefix`."""

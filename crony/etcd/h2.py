@@ -61,10 +61,6 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return _FRAME.pack(size >> 8, size & 255, kind, flags, stream) + payload
 
 
-
-
-
-
 class GrpcConnection(Connection):
     """One socket to one member that speaks gRPC; used by one thread at a time, for one call at a time."""
 
