@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crony.domain.sealing import new_secret_key
 from crony.etcd.client import Client
 from crony.etcd.keys import Keys
 from tests.helpers.etcd import EtcdServer
@@ -71,3 +72,41 @@ def test_a_service_with_the_sdk_answers_later(etcd: EtcdServer, tmp_path: Path) 
                            "retry": {"max": 3, "delay": "1s"}})  # fmt: skip
         ended = crony.wait(crony.trigger(final))
         assert (ended["outcome"], ended["code"], len(ended["attempts"])) == ("failed", 17, 1), "it asked for no other"
+
+
+def test_parameters_of_one_run_and_secrets_reach_the_service_and_nothing_else(
+    etcd: EtcdServer, tmp_path: Path
+) -> None:
+    canary = "c4n4ry-of-gRPC-Zq7"
+    with grpc_server(tmp_path / "ledger") as there, platform(tmp_path / "crony", [etcd.endpoint]) as crony:
+        crony.extra["CRONY_SECRET_KEY"] = new_secret_key()
+        crony.centre("one")
+        crony.web()
+        crony.node("n1")
+        crony.await_nodes("n1")
+        crony.call("PUT", "secrets/ledger-token", {"value": canary})
+        action = {
+            "kind": "grpc", "address": there.address, "method": "ledger.v1.Ledger/Close",
+            "request": {"name": "{{params.day}} by {{secret.TOKEN}}"},
+            "metadata": {"authorization": "Bearer {{secret.TOKEN}}", "x-day": "{{params.day}}"},
+        }  # fmt: skip
+        job = crony.job({"name": "close", "action": action, "overlap": "allow", "secrets": {"TOKEN": "ledger-token"},
+                         "params": {"day": "monday", "row_count": 7}})  # fmt: skip
+        runs = [crony.trigger(job), crony.trigger(job, params={"day": "tuesday", "row_count": 2**53 + 1})]
+        ended = [crony.wait(run) for run in runs]
+        assert [one["outcome"] for one in ended] == ["succeeded"] * 2, ended
+        asked = {one["metadata"]["x-crony-run"]: one for one in there.asked() if one["event"] == "called"}
+        for run, day, rows in zip(runs, ("monday", "tuesday"), ("7", str(2**53 + 1)), strict=True):
+            assert asked[run]["request"] == {"name": f"{day} by {canary}", "row_count": rows}
+            assert asked[run]["metadata"]["authorization"] == f"Bearer {canary}"
+            assert asked[run]["metadata"]["x-day"] == day
+        assert ended[1]["result"]["name"] == "closed tuesday by ***", "the service gives back what it got"
+        wrong = crony.wait(crony.trigger(job, params={"row_count": "many"}))
+        assert wrong["outcome"] == "failed" and "row_count" in wrong["reason"], wrong
+        assert len([one for one in there.asked() if one["event"] == "called"]) == 2, "it was not sent"
+        until(lambda: "tuesday by" in crony.output(runs[1]), 10, "its output")
+        files = [path.read_bytes() for path in crony.folder.rglob("*") if path.is_file()]
+        pairs = [kv.value for kv in crony.client.list(crony.keys.root).kvs]
+        shown = [crony.http.get(f"{crony.api}/api/v1/runs/{run}{part}", timeout=60).content
+                 for run in runs for part in ("", "/attempts", "/output")]  # fmt: skip
+        assert not [data for data in (*files, *pairs, *shown) if canary.encode() in data]
