@@ -19,7 +19,7 @@ from crony.domain.backfill import planned
 from crony.domain.join import Join
 from crony.domain.livejob import LiveJob
 from crony.domain.mark import Seen
-from crony.domain.outcome import Kind
+from crony.domain.outcome import Kind, Outcome
 from crony.domain.replaced import parsed_schedules
 from crony.domain.run import Request, WaitReason
 from crony.domain.schedule import resolved
@@ -30,9 +30,10 @@ from crony.etcd.keys import Keys
 from crony.lifecycle import backfill as backfills
 from crony.lifecycle.end import Ended
 from crony.lifecycle.mark import look
+from crony.recovery import chains
 from crony.recovery.recover import Recovery, Report
 from crony.recovery.survey import survey
-from crony.store import marks, recovery, runs
+from crony.store import archive, marks, recovery, runs
 from crony.store.db import Database
 from tests.helpers.beat import ACTION, Dying, Message, Stage, settled, stage
 from tests.helpers.etcd import EtcdServer
@@ -347,6 +348,30 @@ def test_chains_go_on_where_something_ended_since_and_nothing_follows_twice(
     assert {m.envelope.name for m in place.messages()} == {"last"}, "nothing of the others runs again"
     assert archived(database, chained[whole]).outcome == Kind.FAILED
     assert not any(archived(database, run) for run in followers(alone).values())
+
+
+def test_an_end_that_lay_unsettled_in_the_backup_and_was_archived_since_is_settled_once(
+    place: Stage, database: Database
+) -> None:
+    client, keys = place.client, place.keys
+    parent = place.publish(name="parent")
+    fields: dict[str, Any] = {"after": {"jobs": ["parent"], "ids": [parent.id]}}
+    ran, waits = place.publish(name="ran", **fields), place.publish(name="waits", **fields)
+    run, now = ids.fresh_run_id(parent.id, 1), time.time()
+    end = Outcome(run, parent.id, "parent", 1, 1, 1, Kind.SUCCEEDED.value, True, "manual", now, fence=5)
+    client.put(keys.out(run, 1), end.encode())
+    follower = ids.chained_run_id(ran.id, 1, run)
+    archive.write(database, [end, replace(end, run=follower, job=ran.id, name="ran", chain=run, cause=run)])
+
+    found = chains.look(client, keys, database, set(), now - 1, now)
+    puts = {key: value for _, move in found.moves for key, value in move.puts.items()}
+    asked = keys.run_in(f"c{ids.chained_run_id(waits.id, 1, run)}")
+    assert set(puts) == {asked, keys.out(run, 1)} and (found.asked, found.told) == (1, 0), "what ran does not again"
+    assert Outcome.read(puts[keys.out(run, 1)]) == replace(end, no_chain=True), "the leader starts nothing after it"
+    assert all(move.seen for _, move in found.moves), "each step rests on what was seen"
+    for key, value in puts.items():
+        client.put(key, value)
+    assert not chains.look(client, keys, database, {ids.chained_run_id(waits.id, 1, run)}, now - 1, now).moves
 
 
 def test_recovering_twice_and_without_a_database(
