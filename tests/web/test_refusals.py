@@ -28,7 +28,8 @@ FILES = (
     "domain/zones.py", "web/app.py", "web/documents.py", "web/job_fields/reading.py", "web/job_fields/when.py",
     "web/job_fields/chain.py", "web/job_fields/shell.py", "web/job_fields/http.py", "web/pages/job_form.py",
     "catalog/jobs.py", "lifecycle/publish.py", "domain/backfill.py", "web/pages/backfills.py", "web/backfilling.py",
-    "lifecycle/backfill.py", "domain/after.py", "catalog/chains.py",
+    "lifecycle/backfill.py", "domain/after.py", "catalog/chains.py", "domain/crontext.py",
+    "domain/naming.py", "domain/params.py",
 )  # fmt: skip
 NAMES = {"hint", "why", "problem", "_HINT"}
 """Variables that hold a message on its way into an error."""
