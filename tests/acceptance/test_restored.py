@@ -85,7 +85,7 @@ def test_a_snapshot_is_restored(server: EtcdServer, tmp_path: Path) -> None:
         assert "crony recover" in command(crony, one, "doctor").stdout + command(crony, one, "doctor").stderr
         crony.client.close()
         crony.client = Client(crony.endpoints)
-        assert crony.leader() == ""
+        until(lambda: crony.leader() == "", 20, "the lease that came back with the snapshot to end")
         started = {key for key, count in starts(crony.marked()[restored:]).items() if count}
         assert not {run for run, _ in started} & {running, later}
 
