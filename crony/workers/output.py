@@ -32,7 +32,8 @@ class Output:
     def __init__(self, spool: Spool, piece: Piece, limit: int) -> None:
         """`limit`: most bytes kept of its beginning."""
         self._spool, self._piece, self._limit = spool, piece, limit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._writing = False
         self._file = self._stamps = -1
         self._size = self._count = 0
         self._last = Stamp(0, Source.ANY, 0)
@@ -60,14 +61,21 @@ class Output:
         if not data or self._closed:
             return
         with self._lock:
-            if self._closed or self._lost:
+            # What we log while we write (that there is no room, say) would come back here: a function's log is output.
+            if self._closed or self._lost or self._writing:
                 return
-            if self._mask is not None:
-                stream = self._masked.get(source)
-                if stream is None:
-                    stream = self._masked[source] = self._mask.stream()
-                data = stream.feed(data)
-            self._keep(data, source)
+            self._writing = True
+            try:
+                self._keep(self._without_secrets(data, source), source)
+            finally:
+                self._writing = False
+
+    def _without_secrets(self, data: bytes, source: Source) -> bytes:
+        if self._mask is None:
+            return data
+        if source not in self._masked:
+            self._masked[source] = self._mask.stream()
+        return self._masked[source].feed(data)
 
     def text(self, line: str, source: Source = Source.CRONY) -> None:
         """Append one line, of ours unless told otherwise."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from crony.domain.stamps import Source, pieces, unpack
 from crony.errors import Invalid
 from crony.settings import Settings
 from crony.workers import uploader
+from crony.workers.capture import captured
 from crony.workers.spool import Spool, directory, parse
 from crony.workers.uploader import Uploader
 from tests.helpers.etcd import free_ports
@@ -188,6 +191,25 @@ def test_a_full_disk_is_not_the_jobs_problem(tmp_path: Path) -> None:
     os.close(full)
     output.write(b"y")
     assert output.truncated
+    output.close()
+
+
+def test_that_there_is_no_room_is_logged_beside_the_output_of_a_function_that_logs(tmp_path: Path) -> None:
+    kept = spool(settings(tmp_path))
+    output = kept.open(RUN, 1, "i1")
+    output.write(b"x")
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, output._file)
+    os.close(full)
+
+    def work() -> None:
+        with captured(output):
+            logging.getLogger("job").error("y")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive() and output.truncated, "it does not wait for itself"
     output.close()
 
 
