@@ -13,6 +13,7 @@ from celery import shared_task
 def noop() -> None:
     """Return at once: what is measured is the way there."""
 
+
 @shared_task
 def lines(size: int, printing: bool) -> None:
     """Make so many bytes of text that is no easier to compress than logs are; print it, or keep it."""

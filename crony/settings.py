@@ -86,6 +86,7 @@ class Settings:
     etcd_cert: str = _setting(_text, "", "file with our client certificate")
     etcd_key: str = _setting(_text, "", "file with the key of our client certificate")
     etcd_timeout: float = _setting(float, 4.0, "deadline of one etcd request, seconds")
+    etcd_quota: int = _setting(int, 0, "etcd's quota, MiB, where it does not tell (before 3.6); 0: its default, 2048")
     database_url: str = _setting(_text, "", "SQLAlchemy URL: sqlite:///… or mysql+pymysql://…", secret=True)
     api: str = _setting(_text, "", "address of the web API, such as http://127.0.0.1:8400")
     api_public: str = _setting(_text, "", "address at which services reach the web API; default CRONY_API")
@@ -144,6 +145,8 @@ class Settings:
         """Cross-field rules. Raises `Invalid` naming the variable."""
         if not 1 <= self.leader_ttl <= 60:
             raise Invalid("CRONY_LEADER_TTL", "must be between 1 and 60 seconds")
+        if self.etcd_quota < 0:
+            raise Invalid("CRONY_ETCD_QUOTA", "must be MiB, as of etcd's --quota-backend-bytes, or 0")
         if not 0 <= self.shards <= 64:
             raise Invalid("CRONY_SHARDS", "must be between 1 and 64, or 0 for no wish")
         if not 2 <= self.node_ttl <= 120:

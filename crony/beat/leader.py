@@ -144,7 +144,7 @@ class Leader:
             room,
             self._announcing.background,
             self._taking_in.background,
-            Room(client, self.office.holds).background,
+            Room(client, self.office.holds, settings.etcd_quota * 2**20).background,
         ]
         if self.household is not None:
             self._duties += self.household.duties

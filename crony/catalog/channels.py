@@ -184,9 +184,7 @@ class AlertRules(Objects[Rule, ObjectView]):
         """As `parse_rule`."""
         return parse_rule(document)
 
-    def saved(
-        self, session: Session, row: ObjectRow, before: Mapping[str, Any] | None, change: Change
-    ) -> ObjectView:
+    def saved(self, session: Session, row: ObjectRow, before: Mapping[str, Any] | None, change: Change) -> ObjectView:
         """Refuse channels that are not there."""
         self._channels.check_to(session, row.document["to"], "to")
         return self.view(session, row)

@@ -291,11 +291,3 @@ def _description(above: list[str]) -> str:
         return texts(text, "description", least=0, most=DESCRIPTION, lines=True)
     except Invalid:
         return text.encode("ascii", "ignore").decode()
-
-
-
-
-
-
-
-

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--fix", is_flag=True, help="Compact, defragment and take the alarm back, where that helps.")
 @click.option(
-    "--quota", type=click.IntRange(1), metavar="MIB", help="etcd's quota, where it does not tell (before 3.6)."
+    "--quota",
+    type=click.IntRange(1),
+    metavar="MIB",
+    help="etcd's quota, where it does not tell (before 3.6); default CRONY_ETCD_QUOTA.",
 )
 @output_option
 def doctor(fix: bool, quota: int | None, form: str) -> int:
@@ -38,7 +41,7 @@ def doctor(fix: bool, quota: int | None, form: str) -> int:
     from crony.etcd.keys import Keys
 
     given = here.load()
-    keys, room = Keys(given.namespace), (quota or 0) * 2**20
+    keys, room = Keys(given.namespace), (quota or given.etcd_quota) * 2**20
 
     def connect(endpoints: Sequence[str]) -> Client:
         return Client.from_settings(replace(given, etcd_endpoints=tuple(endpoints)))

@@ -297,8 +297,6 @@ job.add_command(ask_for_backfill)
 job.add_command(graph)
 
 
-
-
 def _schedule(schedule: Any) -> str:
     """A schedule in a few words, for the table."""
     if not schedule:

@@ -165,9 +165,7 @@ def chain(ident: str, api: Api, form: str) -> None:
 @click.option("--times", is_flag=True, help="Each line with its time and its stream.")
 @click.option("--raw", is_flag=True, help="At a terminal too, pass every byte on as it is.")
 @api_option
-def output(
-    ident: str, attempt: int | None, follow: bool, stream: str | None, times: bool, raw: bool, api: Api
-) -> int:
+def output(ident: str, attempt: int | None, follow: bool, stream: str | None, times: bool, raw: bool, api: Api) -> int:
     """Print what a run printed."""
     try:
         copy_output(api, ident, attempt=attempt, follow=follow, raw=raw, stream=stream, times=times)

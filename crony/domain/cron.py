@@ -228,28 +228,6 @@ def _shared(text: str) -> Cron:
     return Cron(text)
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def _mask(values: Sequence[int | str], low: int, high: int) -> int:
     if "*" in values:
         return (1 << high + 1) - (1 << low)

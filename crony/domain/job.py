@@ -284,12 +284,6 @@ def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
     return given.get(name, default)
 
 
-
-
-
-
-
-
 def parse_retry(value: Any, field: str = "retry") -> Retry:
     """The `retry` section, shared between equal ones. Raises `Invalid`."""
     if value is None:
@@ -323,8 +317,6 @@ def _misfire(value: Any, field: str = "misfire") -> Misfire:
         raise Invalid(f"{field}.within", "is shorter than `after`", hint="raise it or leave it out")
     policy = choice(_or(given, "policy", "fire_once"), f"{field}.policy", ("fire_once", "fire_all", "skip"))
     return _shared(Misfire(after, policy, within))
-
-
 
 
 _MISFIRE, _NO_RETRY = Misfire(), Retry()

@@ -28,10 +28,6 @@ LONGEST_CHAIN = 64
 """Edits of the schedule that may wait for a leader's decision."""
 
 
-
-
-
-
 class LiveJob:
     """The published job. Immutable; small, because a leader holds all of them."""
 

@@ -47,12 +47,6 @@ class WaitReason(StrEnum):
     HOLD = "hold"  # its node was lost after the work started; a person decides
 
 
-
-
-
-
-
-
 @dataclass(frozen=True, slots=True)
 class Envelope(Record):
     """What a node is told to do: one attempt of one run, for one queue. Sealed by a centre."""

@@ -34,8 +34,6 @@ HORIZON = 20 * 366 * _DAY
 """Seconds without a fire after which a schedule that keeps to calendars counts as over."""
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """One schedule. `text` is canonical: cron text, a duration, or an RFC 3339 instant."""
@@ -322,13 +320,3 @@ def resolved(schedules: tuple[Schedule, ...], job: str) -> tuple[Schedule, ...]:
     if any(schedule.shifted for schedule in schedules):
         return tuple(schedule.resolved(job) for schedule in schedules)
     return schedules
-
-
-
-
-
-
-
-
-
-

@@ -22,7 +22,6 @@ NAMED = 5
 """Most backfills that a sentence names."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the records say about one instant of a job."""

@@ -31,6 +31,7 @@ from crony.web.vocabulary import NOTICES, TITLES, WORDS
 if TYPE_CHECKING:
     from crony.web.wiring import Web
 
+
 @lru_cache(1)
 def environment() -> Environment:
     """The templates of this installation, compiled once per process."""

@@ -74,9 +74,7 @@ def test_a_service_with_the_sdk_answers_later(etcd: EtcdServer, tmp_path: Path) 
         assert (ended["outcome"], ended["code"], len(ended["attempts"])) == ("failed", 17, 1), "it asked for no other"
 
 
-def test_parameters_of_one_run_and_secrets_reach_the_service_and_nothing_else(
-    etcd: EtcdServer, tmp_path: Path
-) -> None:
+def test_parameters_of_one_run_and_secrets_reach_the_service_and_nothing_else(etcd: EtcdServer, tmp_path: Path) -> None:
     canary = "c4n4ry-of-gRPC-Zq7"
     with grpc_server(tmp_path / "ledger") as there, platform(tmp_path / "crony", [etcd.endpoint]) as crony:
         crony.extra["CRONY_SECRET_KEY"] = new_secret_key()

@@ -54,7 +54,6 @@ class Kept:
                 self.final[where] = asked.headers["x-crony-truncated"] == "1"
         return 200, kind, json.dumps({"have": len(have)}).encode()
 
-
     def streams(self, run: str, attempt: int = 1) -> list[tuple[str, bytes]]:
         """What came by which stream, in order, neighbours of one stream together."""
         found: list[tuple[str, bytes]] = []

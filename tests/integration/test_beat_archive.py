@@ -155,7 +155,12 @@ def test_compaction_follows_a_minute_behind(place: Stage, monkeypatch: pytest.Mo
 
 def test_a_full_etcd_holds_fires(place: Stage) -> None:
     holds = Holds()
-    made = compaction.Room(place.client, holds)
+    status = place.client.status()
+    compaction.Room(place.client, holds, quota=int(status.db_in_use / 0.9))._work()
+    assert bool(holds) == (not status.quota)  # what etcd tells of itself counts, where it does
+    compaction.Room(place.client, holds, quota=status.db_in_use * 10)._work()
+    assert not holds
+    made = compaction.Room(place.client, holds, 1)
     made._watch_room(72, 100)
     assert "72%" in holds.reasons["room"]
     made._watch_room(67, 100)

@@ -338,9 +338,7 @@ def test_no_secret_is_in_logs_or_etcd(place: Stage, bot: Bot, caplog: pytest.Log
             assert secret not in caplog.text and secret not in str(leader.status()) and secret.encode() not in told
 
 
-def test_a_test_alert_goes_the_whole_way_and_says_what_became_of_it(
-    place: Stage, bot: Bot, database: Database
-) -> None:
+def test_a_test_alert_goes_the_whole_way_and_says_what_became_of_it(place: Stage, bot: Bot, database: Database) -> None:
     place.rule(name="nodes", on=["node_lost"], to=["ops"])
     place.lead()
     ask_for_test(place.client, place.keys, a_test("one", "ann", SYSTEM.wall()), None)

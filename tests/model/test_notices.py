@@ -121,8 +121,9 @@ class Model:
     def delivers(self, state: State, number: int, mind: Mind, leads: bool) -> Iterator[tuple[str, State]]:
         if mind.alert < 0 and state.alert is not None and leads:
             version, results = state.alert
-            yield f"leader {number} reads the alert", self.think(
-                state, number, mind._replace(alert=version, results=results, row=False)
+            yield (
+                f"leader {number} reads the alert",
+                self.think(state, number, mind._replace(alert=version, results=results, row=False)),
             )
         if mind.alert >= 0 and not mind.row:
             after = self.think(state, number, mind._replace(row=True))

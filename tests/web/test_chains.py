@@ -40,9 +40,7 @@ def ended(web: Web, run: str, name: str, kind: str = "succeeded", **more: Any) -
     facts: dict[str, Any] = {"requested_at": FIRE + 1.0, "started_at": FIRE + 1.0, "ended_at": FIRE + 5.0} | more
     ended_at, trigger = facts.pop("ended_at"), facts.pop("trigger", "chain")
     number = 0 if kind == "skipped" else 1
-    out = Outcome(
-        run, run.split(".")[0], name, 1, 1, number, kind, True, trigger, ended_at, **facts
-    )
+    out = Outcome(run, run.split(".")[0], name, 1, 1, number, kind, True, trigger, ended_at, **facts)
     archive.write(web.db, [out])
     return out
 

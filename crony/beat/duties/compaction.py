@@ -12,7 +12,7 @@ from crony.etcd.errors import AuthFailed
 
 EVERY = 60.0
 QUOTA = 2 * 1024**3
-"""etcd's default, where a member does not tell its own (before 3.6)."""
+"""etcd's default."""
 FULL = 0.70
 """Share of the quota from which fires are held: ends and deletes must still have room."""
 
@@ -36,15 +36,15 @@ class Compaction:
 
 
 class Room:
-    """Holds the fires of one leader while etcd is nearly full."""
+    """Holds the fires of one leader while etcd is nearly full; `quota`: bytes, where it does not tell (0: its default)."""
 
-    def __init__(self, client: Client, holds: Holds) -> None:
-        self._client, self._holds = client, holds
+    def __init__(self, client: Client, holds: Holds, quota: int) -> None:
+        self._client, self._holds, self._quota = client, holds, quota or QUOTA
         self.background = Background("room", EVERY / 4, lambda: _as_root(self._work))
 
     def _work(self) -> None:
         status = self._client.status()
-        self._watch_room(status.db_in_use, status.quota or QUOTA)
+        self._watch_room(status.db_in_use, status.quota or self._quota)
 
     def _watch_room(self, used: int, quota: int) -> None:
         share = used / quota
