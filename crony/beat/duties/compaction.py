@@ -36,7 +36,7 @@ class Compaction:
 
 
 class Room:
-    """Holds the fires of one leader while etcd is nearly full; `quota`: bytes, where it does not tell (0: its default)."""
+    """Holds the fires of one leader while etcd is nearly full; `quota`: bytes where it does not tell (0: default)."""
 
     def __init__(self, client: Client, holds: Holds, quota: int) -> None:
         self._client, self._holds, self._quota = client, holds, quota or QUOTA
