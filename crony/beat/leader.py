@@ -32,6 +32,7 @@ from crony.beat.duties.quarantine import Quarantine
 from crony.beat.duties.slots import Slots
 from crony.beat.duties.splitting import Splitting
 from crony.beat.duties.takenin import TakingIn
+from crony.beat.duties.telling import Telling
 from crony.beat.duties.waiting import Waiting
 from crony.beat.duties.zonewatch import ZoneWatch
 from crony.beat.duty import Background, Duty
@@ -144,6 +145,7 @@ class Leader:
             room,
             self._announcing.background,
             self._taking_in.background,
+            Telling(client, lead, part).background,
             Room(client, self.office.holds, settings.etcd_quota * 2**20).background,
         ]
         if self.household is not None:

@@ -330,3 +330,16 @@ def test_a_hint_that_lies_is_found_out(place: Stage, monkeypatch: pytest.MonkeyP
     counted = len(fires) + sum(out.count or 1 for out in skips)
     assert counted == (place.done(job).upto_at - (now - 300)) // 60 or counted >= 5, "each instant is a run or a record"
     until(lambda: (planned(place, job) or 0) > now, 5, "the next one to be planned")
+
+
+def test_no_stream_falls_behind_compaction_while_a_shard_is_led(place: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range of a million jobs in which nothing happens is neither listed nor counted, however old its last news."""
+    monkeypatch.setattr("crony.beat.duties.telling.EVERY", 0.1)
+    place.lead()
+    with Client(place.settings.etcd_endpoints) as client:
+        warm = knowledge(place, client)
+        warm.join()
+        for _ in range(3):
+            now = place.client.put(f"{place.keys.root}elsewhere", b"")
+            until(lambda now=now: warm.stand_by(0.05) or min(warm.revisions) > now, 10, "news of every range")  # type: ignore[misc]
+        warm.leave()
