@@ -83,6 +83,11 @@ def until_next(place: Stage, run: str) -> Message:
     return until(lambda: next((m for m in place.messages() if m.run == run), None), 12, f"{run} to have its turn")
 
 
+def head(node: FakeNode) -> Message:
+    """What the node is to take next; who waits for a slot may be told before who has it is sent."""
+    return until(node.messages, 10, "a message")[0]
+
+
 def ended(place: Stage, node: FakeNode, message: Message) -> None:
     node.end(message, node.claim(message))
 
@@ -131,7 +136,7 @@ def test_every_way_out_gives_the_slot_to_the_next(
     until(lambda: in_line(place) == [second], 10, "the second to wait")
     if what in (rerouted, taken_over):
         place.node("heir")
-    what(place, node, node.messages()[0])
+    what(place, node, head(node))
     message = until_next(place, second)
     assert place.slots() == {"a/0": second} and message.envelope.slots == ["a/0"]
     assert all(m.run != first for m in place.messages())
@@ -143,10 +148,10 @@ def test_a_run_between_its_attempts_holds_nothing_and_lines_up_again(place: Stag
     made = job(place, "a", retry={"max": 1, "delay": "0s"})
     first, second = place.ask(made).run, place.ask(made).run
     until(lambda: in_line(place) == [second], 10, "the second to wait")
-    failed(place, node, node.messages()[0])
+    failed(place, node, head(node))
     until_next(place, second)
     until(lambda: in_line(place) == [first], 10, "the first to wait for its next attempt")
-    ended(place, node, node.messages()[0])
+    ended(place, node, head(node))
     again = until_next(place, first)
     assert again.envelope.attempt == 2
     ended(place, node, again)
@@ -160,7 +165,7 @@ def test_an_accepted_run_keeps_its_slot_until_its_callee_is_done(place: Stage, h
     made = job(place, "a", **{"async": {"deadline": "1s" if how == "is late" else "1h"}})
     first, second = place.ask(made).run, place.ask(made).run
     until(lambda: in_line(place) == [second], 10, "the second to wait")
-    token = taken(node, node.messages()[0])
+    token = taken(node, head(node))
     looks = 3 * slots.EVERY  # those for slots that are nobody's
     if how != "is late":
         assert settled(lambda: (place.slots(), place.messages()), still=looks) == ({"a/0": first}, [])
@@ -170,7 +175,7 @@ def test_an_accepted_run_keeps_its_slot_until_its_callee_is_done(place: Stage, h
         enqueue.cancel(place.client, place.keys, first)
     until_next(place, second)
     assert place.slots() == {"a/0": second}
-    ended(place, node, node.messages()[0])
+    ended(place, node, head(node))
 
 
 def test_a_limit_that_is_raised_lowered_and_removed(place: Stage, history: PoolHistory) -> None:
@@ -183,14 +188,14 @@ def test_a_limit_that_is_raised_lowered_and_removed(place: Stage, history: PoolH
     until(lambda: len(node.messages()) == 5, 10, "five to go")
     place.pool("a", 2, revision=2)
     for left in (4, 3, 2):
-        ended(place, node, node.messages()[0])
+        ended(place, node, head(node))
         assert settled(lambda: len(node.messages()), still=0.15) == left, "what runs goes on, nothing new comes"
         if left == 2:
             break
-    ended(place, node, node.messages()[0])
+    ended(place, node, head(node))
     until(lambda: len(node.messages()) == 2 and len(place.waits()) == 3, 10, "one to follow one")
     place.pool("a", 0, revision=3)
-    ended(place, node, node.messages()[0])
+    ended(place, node, head(node))
     assert settled(lambda: len(node.messages())) == 1
     place.pool("a", 0, revision=4, deleted=True)
     until(lambda: len(node.messages()) == 4, 10, "a pool that was deleted to limit nothing")
@@ -224,7 +229,7 @@ def test_fires_wait_in_line_and_a_new_leader_knows_it(etcd: EtcdServer, keys: Ke
         first.stop()
         waiting = in_line(place)
         place.lead(centre="two")
-        ended(place, node, node.messages()[0])
+        ended(place, node, head(node))
         for run in waiting:
             ended(place, node, until_next(place, run))
         until(lambda: not place.messages() and not place.waits(), 10, "all to have run")

@@ -87,6 +87,7 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     until(lambda: look(place.client, place.keys).archived > before.mod, 10, "the mark to say what the database knows")
     for centre in place.centres:
         centre.stop()
+    place.client.delete(place.keys.job(gone.id))  # the first centre may have put its tombstone anew
     database.close()
 
     database = open_(tmp_path / "old.db")
@@ -95,8 +96,7 @@ def test_a_restored_database(place: Stage, tmp_path: Path) -> None:
     centre = place.lead(centre="two", database_url=f"sqlite:///{tmp_path}/old.db")
     until(lambda: "reconcile" in centre.status()["failing"], 10, "it to refuse")
     assert "crony recover catalogue" in centre.status()["failing"]["reconcile"]
-    there = place.client.get(place.keys.job(gone.id))  # the first centre may have put its tombstone anew
-    assert there is None or LiveJob.read(peek(there.value)).deleted, "a job deleted since lives again"
+    assert place.client.get(place.keys.job(gone.id)) is None, "a job deleted since lives again"
 
     jobs = Catalog(database, place.client, place.keys, place.web, CIPHER)
     taken = catalogue(database, place.client, place.keys, Verifier([WEB[1], CENTRE[1]]), jobs)

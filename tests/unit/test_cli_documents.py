@@ -11,6 +11,7 @@ import pytest
 from crony.cli import job
 from crony.cli.documents import read_documents
 from crony.cli.importer import local_zone
+from crony.cli.job_document import document_of
 from crony.domain.job import parse
 
 
@@ -108,7 +109,7 @@ def test_a_byte_order_mark_and_windows_lines_are_no_reason_to_fail(tmp_path: Pat
 )
 def test_options_make_a_sound_document(line: str, expected: dict[str, Any]) -> None:
     given = job.create.make_context("create", ["a/b", *shlex.split(line)]).params
-    document = job._document("a/b", given)
+    document = document_of("a/b", given)
     assert {field: document[field] for field in expected} == expected
     parse(document)
 

@@ -60,5 +60,6 @@ def test_the_form_says_it_too(web: Web, browser: Browser) -> None:
     view = web.catalog.create(document("rest", schedule=DELAY), "li")
     form = browser.get(f"/jobs/{view.id}/edit").text
     assert 'value="end" selected' in form
-    preview = browser.post("/jobs/preview", {"mode": "form", "schedule_kind": "every", "every": "5m", "after": "end"})
+    fields = {"mode": "form", "schedule_kind": "every", "every": "5m", "counted_from": "end"}
+    preview = browser.post("/jobs/preview", fields)
     assert "not known beforehand" in text_of(preview.text).lower()
