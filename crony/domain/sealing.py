@@ -73,7 +73,10 @@ class Cipher:
             why = f"it is encrypted with the key {ident or '?'}, which {KEY} does not have here"
             raise CannotDecrypt(f"{place} cannot be decrypted", why=why)
         try:
-            raw = base64.b64decode(ciphertext.split(":")[2], validate=True)
+            text = ciphertext.split(":")[2]
+            raw = base64.b64decode(text, validate=True)
+            if base64.b64encode(raw).decode() != text:  # bits behind the end, which a decoder does not look at
+                raise ValueError
             return key.decrypt(raw[:_NONCE], raw[_NONCE:], _bound(ident, place)).decode("utf-8", "surrogatepass")
         except (ValueError, IndexError, InvalidTag):
             why = "it was changed, or moved from another place"

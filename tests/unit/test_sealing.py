@@ -44,6 +44,15 @@ def test_any_changed_character_is_noticed(position: int, change: int) -> None:
         Cipher([NEW]).decrypt(text[:at] + chr(ord(text[at]) ^ change) + text[at + 1 :], PLACE)
 
 
+def test_bits_behind_the_end_are_noticed_too() -> None:
+    for length in range(3):
+        text = Cipher([NEW]).encrypt("s" * length, PLACE)
+        last = len(text.rstrip("=")) - 1
+        for change in range(1, 4):
+            with pytest.raises(CannotDecrypt):
+                Cipher([NEW]).decrypt(text[:last] + chr(ord(text[last]) ^ change) + text[last + 1 :], PLACE)
+
+
 @pytest.mark.parametrize("text", ["", "x", "crony1", "crony1:", "crony1:a:b", "crony2:a:b", "crony1:%s", "crony1:%s:"])
 def test_what_is_no_ciphertext_is_refused(text: str) -> None:
     cipher = Cipher([NEW])
